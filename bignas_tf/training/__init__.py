@@ -1,0 +1,1 @@
+"""Training: losses, schedules, optimizers, rules, checkpoints, logs and the loops."""
