@@ -220,7 +220,7 @@ class OpWriter:
         """Begins a block."""
         self.block = self.part = block
 
-    def _write(self, kind: type[AnyOp], name: str, inputs: Sequence[Tensor], **fields) -> Tensor:
+    def _write(self, op_type: type[AnyOp], name: str, inputs: Sequence[Tensor], **fields) -> Tensor:
         name = f"{self.block}_{name}" if self.block else name
         if name in self._names:
             raise ValueError(f"Op names must be unique in a network. Received: '{name}' twice")
@@ -228,7 +228,7 @@ class OpWriter:
         fields.setdefault("in_channels", inputs[0].channels)
         fields.setdefault("channels", inputs[0].channels)
         names = tuple(tensor.name for tensor in inputs)
-        self.ops.append(kind(name=name, inputs=names, block=self.part, **fields))
+        self.ops.append(op_type(name=name, inputs=names, block=self.part, **fields))
         return Tensor(name, fields["channels"])
 
     def conv(self, name: str, x: Tensor, channels: int, kernel_size: int, **fields) -> Tensor:

@@ -1,0 +1,122 @@
+"""The spaces that come with the package, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from bignas_tf.blocks import SqueezeExcitation
+from bignas_tf.checks import require_choice, require_int
+from bignas_tf.spaces.mbconv import MBConvSpace, Stage
+
+SE = SqueezeExcitation()  # a quarter of the block's input channels, swish, sigmoid gate
+
+
+def _steps(low: int, high: int, step: int = 8) -> tuple[int, ...]:
+    return tuple(range(low, high + 1, step))
+
+
+def _bignas() -> MBConvSpace:
+    """Table 1 of the BigNAS paper; resolutions as public reproductions have them."""
+    return MBConvSpace(
+        name="bignas",
+        resolution_choices=(192, 224, 256, 288, 320),
+        training_resolutions=(192, 224, 288, 320),
+        stem_widths=_steps(32, 40),
+        stages=(
+            Stage(_steps(16, 24), (1, 2), (3,), (1,), 1, SE),
+            Stage(_steps(24, 32), (2, 3), (3,), (6,), 2, SE),
+            Stage(_steps(40, 48), (2, 3), (3, 5), (6,), 2, SE),
+            Stage(_steps(80, 88), (2, 3, 4), (3, 5), (6,), 2, SE),
+            Stage(_steps(112, 128), (2, 3, 4, 5, 6), (3, 5), (6,), 1, SE),
+            Stage(_steps(192, 216), (2, 3, 4, 5, 6), (3, 5), (6,), 2, SE),
+            Stage(_steps(320, 352), (1, 2), (3, 5), (6,), 1, SE),
+        ),
+        head_widths=_steps(1280, 1408),
+    )
+
+
+def _attentivenas() -> MBConvSpace:
+    """Wang et al., "AttentiveNAS", CVPR 2021, table 1."""
+    se = SqueezeExcitation(
+        relative_to="expanded", divisor=8, activation="relu", gate="hard_sigmoid"
+    )
+    expands = (4, 5, 6)
+    return MBConvSpace(
+        name="attentivenas",
+        resolution_choices=(192, 224, 256, 288),
+        stem_widths=(16, 24),
+        stages=(
+            Stage((16, 24), (1, 2), (3, 5), (1,), 1),
+            Stage((24, 32), (3, 4, 5), (3, 5), expands, 2),
+            Stage((32, 40), (3, 4, 5, 6), (3, 5), expands, 2, se),
+            Stage((64, 72), (3, 4, 5, 6), (3, 5), expands, 2),
+            Stage((112, 120, 128), (3, 4, 5, 6, 7, 8), (3, 5), expands, 1, se),
+            Stage((192, 200, 208, 216), (3, 4, 5, 6, 7, 8), (3, 5), (6,), 2, se),
+            Stage((216, 224), (1, 2), (3, 5), (6,), 1, se),
+        ),
+        head_widths=(1792, 1984),
+        head_expand=6,
+    )
+
+
+def _cifar() -> MBConvSpace:
+    """A BigNAS space for 32-pixel images: biggest 10 MMACs, smallest a quarter of it.
+
+    Time on CPU follows memory traffic, so the 32-pixel stage has no expansion.
+    """
+    return MBConvSpace(
+        name="cifar",
+        resolution_choices=(24, 28, 32),
+        stem_widths=(16, 24),
+        stem_strides=1,
+        stages=(
+            Stage((16, 24), (1,), (3,), (1,), 1, SE),
+            Stage((24, 32), (1, 2), (3,), (4,), 2, SE),
+            Stage((40, 48, 56), (1, 2, 3), (3, 5), (4,), 2, SE),
+            Stage((64, 72, 80), (1, 2, 3), (3, 5), (4,), 1, SE),
+            Stage((112, 128), (1, 2), (3, 5), (4,), 2, SE),
+        ),
+        head_widths=(256, 320),
+        classes=10,
+    )
+
+
+def _digits() -> MBConvSpace:
+    """A BigNAS space for scikit-learn's 8-pixel digits, trained in a minute or two."""
+    return MBConvSpace(
+        name="digits",
+        resolution_choices=(8, 10, 12),
+        stem_widths=(8, 16),
+        stem_strides=1,
+        stages=(
+            Stage((8, 16), (1, 2), (3,), (2,), 1, SE),
+            Stage((24, 32), (1, 2, 3), (3, 5), (3,), 2, SE),
+            Stage((40, 48, 56), (1, 2), (3, 5), (3,), 2, SE),
+        ),
+        head_widths=(96, 128),
+        classes=10,
+        input_channels=1,
+    )
+
+
+SPACES: dict[str, Callable[[], MBConvSpace]] = {
+    "attentivenas": _attentivenas,
+    "bignas": _bignas,
+    "cifar": _cifar,
+    "digits": _digits,
+}
+
+
+def get_space(name: str, classes: int | None = None) -> MBConvSpace:
+    """The space of that name, for another number of classes if given.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    require_choice("space", name, tuple(SPACES))
+    space = SPACES[name]()
+    if classes is None:
+        return space
+    require_int("classes", classes)
+    return dataclasses.replace(space, classes=classes)

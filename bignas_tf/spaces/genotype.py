@@ -1,0 +1,259 @@
+"""Genes, genotypes and what every search space can do with them."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bignas_tf.ops import Op
+from bignas_tf.spec import NetworkSpec
+
+Restriction = Mapping[str, Sequence[int]]
+
+
+class GenotypeError(ValueError):
+    """A genotype that lies outside its space; the message says which gene and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gene:
+    """One thing that varies.
+
+    Attributes:
+        name: such as `stage3_width`.
+        choices: allowed values, ascending.
+        group: the stage or layer that it belongs to, such as `stage3`.
+    """
+
+    name: str
+    choices: tuple[int, ...]
+    group: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Genotype:
+    """A point of a space: one value per gene, in the order of `space.genes`."""
+
+    space: Space
+    values: tuple[int, ...]
+
+    def __getitem__(self, gene: str) -> int:
+        return self.values[self.space.index[gene]]
+
+    def __hash__(self) -> int:
+        return hash((self.space.name, self.values))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Genotype):
+            return NotImplemented
+        return self.values == other.values and self.space == other.space
+
+    def as_dict(self) -> dict[str, int]:
+        """Values by gene name."""
+        return {gene.name: value for gene, value in zip(self.space.genes, self.values, strict=True)}
+
+    def replace(self, **values: int) -> Genotype:
+        """A copy with some genes changed; refused if it leaves the space."""
+        return self.space.genotype({**self.as_dict(), **values})
+
+    def spec(self) -> NetworkSpec:
+        """The network that this genotype stands for."""
+        return self.space.spec(self)
+
+    def __repr__(self) -> str:
+        pairs = ", ".join(f"{name}={value}" for name, value in self.as_dict().items())
+        return f"Genotype({self.space.name}: {pairs})"
+
+
+class Space(abc.ABC):
+    """A search space: genes, and how a genotype becomes a network.
+
+    Subclasses are frozen dataclasses (spaces compare by value) with a `name` and
+    `classes`, and define `genes`, `spec` and `all_ops_spec`.
+    """
+
+    name: str
+    classes: int
+
+    @property
+    @abc.abstractmethod
+    def genes(self) -> tuple[Gene, ...]:
+        """All genes in a fixed order."""
+
+    @abc.abstractmethod
+    def spec(self, genotype: Genotype) -> NetworkSpec:
+        """The network of `genotype`."""
+
+    @abc.abstractmethod
+    def all_ops_spec(self, genotype: Genotype) -> NetworkSpec:
+        """The network of `genotype` with every op that any genotype may have.
+
+        All optional blocks are present, at the widths of this genotype at full depth,
+        and every shortcut convolution that some genotype needs is written out.
+        """
+
+    @property
+    @abc.abstractmethod
+    def resolutions(self) -> tuple[int, ...]:
+        """Input heights (= widths) that a genotype may have, ascending, in pixels."""
+
+    @property
+    def training_restriction(self) -> dict[str, tuple[int, ...]]:
+        """Genes whose choices are narrower in training than in search."""
+        return {}
+
+    @functools.cached_property
+    def index(self) -> dict[str, int]:
+        """Position of every gene by name."""
+        return {gene.name: i for i, gene in enumerate(self.genes)}
+
+    def ops(self) -> tuple[Op, ...]:
+        """The space's op list: every op of any genotype, at its largest sizes."""
+        return self.all_ops_spec(self.biggest()).ops()
+
+    def genotype(self, values: Mapping[str, int] | Sequence[int]) -> Genotype:
+        """Builds a genotype from values by name or in order.
+
+        Raises:
+            GenotypeError: if it lies outside the space, naming the gene.
+        """
+        reason = self.why_not(values)
+        if reason:
+            raise GenotypeError(reason)
+        if isinstance(values, Mapping):
+            values = [values[gene.name] for gene in self.genes]
+        return Genotype(self, tuple(int(value) for value in values))
+
+    def why_not(self, values: Mapping[str, int] | Sequence[int]) -> str | None:
+        """Why `values` are no genotype of this space; None if they are one."""
+        names = [gene.name for gene in self.genes]
+        if isinstance(values, Mapping):
+            unknown = sorted(str(name) for name in set(values) - set(names))
+            missing = [name for name in names if name not in values]
+            if unknown or missing:
+                return (
+                    f"A genotype of space '{self.name}' has the genes {', '.join(names)}. "
+                    f"Received: unknown {unknown or 'none'}, missing {missing or 'none'}"
+                )
+            values = [values[name] for name in names]
+        if len(values) != len(names):
+            return (
+                f"A genotype of space '{self.name}' has {len(names)} values. "
+                f"Received: {len(values)}"
+            )
+        for gene, value in zip(self.genes, values, strict=True):
+            if isinstance(value, (bool, float)) or value not in gene.choices:
+                return (
+                    f"`{gene.name}` of space '{self.name}' must be one of "
+                    f"{', '.join(map(str, gene.choices))}. Received: {value!r}"
+                )
+        return None
+
+    def __contains__(self, genotype: object) -> bool:
+        if not isinstance(genotype, Genotype):
+            return False
+        return genotype.space == self and self.why_not(genotype.values) is None
+
+    def smallest(self) -> Genotype:
+        """All genes at their first choice."""
+        return Genotype(self, tuple(gene.choices[0] for gene in self.genes))
+
+    def biggest(self) -> Genotype:
+        """All genes at their last choice."""
+        return Genotype(self, tuple(gene.choices[-1] for gene in self.genes))
+
+    def canonical(self, genotype: Genotype) -> Genotype:
+        """The representative of all genotypes that are the same network.
+
+        Here every genotype is a network of its own; spaces with redundant genotypes
+        override this.
+        """
+        return genotype
+
+    def size(self) -> int:
+        """Number of genotypes."""
+        return math.prod(len(gene.choices) for gene in self.genes)
+
+    def draw(self, rng: np.random.Generator, restrict: Restriction | None = None) -> Genotype:
+        """One genotype, every gene uniform over its choices.
+
+        Args:
+            rng: source of randomness.
+            restrict: narrower choices by gene name.
+        """
+        restrict = restrict or {}
+        choices = [restrict.get(gene.name, gene.choices) for gene in self.genes]
+        return self.genotype([int(options[rng.integers(len(options))]) for options in choices])
+
+    def sample(self, count: int, seed: int, restrict: Restriction | None = None) -> list[Genotype]:
+        """`count` genotypes drawn uniformly; the same for the same seed everywhere."""
+        rng = np.random.Generator(np.random.Philox(seed))
+        return [self.draw(rng, restrict) for _ in range(count)]
+
+    def mutate(
+        self, genotype: Genotype, rng: np.random.Generator, probability: float = 0.1
+    ) -> Genotype:
+        """Redraws each gene with `probability`, always changing at least one."""
+        elastic = [i for i, gene in enumerate(self.genes) if len(gene.choices) > 1]
+        chosen = [i for i in elastic if rng.random() < probability]
+        values = list(genotype.values)
+        for i in chosen or [elastic[rng.integers(len(elastic))]]:
+            others = [choice for choice in self.genes[i].choices if choice != values[i]]
+            values[i] = others[rng.integers(len(others))]
+        return Genotype(self, tuple(values))
+
+    def crossover(self, a: Genotype, b: Genotype, rng: np.random.Generator) -> Genotype:
+        """Takes each gene from `a` or `b` with equal probability."""
+        take_a = rng.random(len(self.genes)) < 0.5
+        pairs = zip(take_a, a.values, b.values, strict=True)
+        return Genotype(self, tuple(x if from_a else y for from_a, x, y in pairs))
+
+    def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
+        """All genotypes that differ from this one in exactly one gene."""
+        for i, gene in enumerate(self.genes):
+            for choice in gene.choices:
+                if choice != genotype.values[i]:
+                    head, tail = genotype.values[:i], genotype.values[i + 1 :]
+                    yield Genotype(self, (*head, choice, *tail))
+
+    def encode(self, genotype: Genotype) -> np.ndarray:
+        """Positions of the values among their genes' choices, int64 `(genes,)`."""
+        pairs = zip(self.genes, genotype.values, strict=True)
+        return np.array([gene.choices.index(value) for gene, value in pairs], np.int64)
+
+    def decode(self, vector: Sequence[int] | np.ndarray) -> Genotype:
+        """Inverse of `encode`.
+
+        Raises:
+            GenotypeError: for a wrong length or a position out of range.
+        """
+        vector = np.asarray(vector)
+        limits = [len(gene.choices) for gene in self.genes]
+        ok = vector.shape == (len(limits),) and np.issubdtype(vector.dtype, np.integer)
+        if not ok or np.any(vector < 0) or np.any(vector >= limits):
+            raise GenotypeError(
+                f"An encoded genotype of space '{self.name}' is {len(limits)} integers, each at "
+                f"least 0 and below {limits}. Received: {vector.tolist()}"
+            )
+        pairs = zip(self.genes, vector, strict=True)
+        return Genotype(self, tuple(gene.choices[position] for gene, position in pairs))
+
+    def all_genotypes(self) -> Iterator[Genotype]:
+        """Every genotype; only for small spaces."""
+        for values in itertools.product(*(gene.choices for gene in self.genes)):
+            yield Genotype(self, values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as plain data, so that a checkpoint can tell whether it fits."""
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "genes": {gene.name: list(gene.choices) for gene in self.genes},
+        }
