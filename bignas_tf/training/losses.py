@@ -11,6 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from bignas_tf.checks import require, require_rate
+
 
 def label_cross_entropy(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
     """Cross-entropy against integer labels, the biggest child's loss.
@@ -30,16 +32,16 @@ def label_cross_entropy(labels: Any, logits: Any, label_smoothing: float = 0.0) 
     Raises:
         ValueError: on other ranks, float labels, or `label_smoothing` out of range.
     """
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"`label_smoothing` must be in [0, 1). Received: {label_smoothing}")
+    require_rate("label_smoothing", label_smoothing)
     labels = ops.convert_to_tensor(labels)
     log_probabilities = _log_softmax(logits, "logits")
     label_dtype = keras.backend.standardize_dtype(labels.dtype)
-    if len(labels.shape) != 1 or "int" not in label_dtype:
-        raise ValueError(
-            "`labels` must be integers of shape `(batch,)`. "
-            f"Received: {label_dtype} of shape {tuple(labels.shape)}"
-        )
+    require(
+        len(labels.shape) == 1 and "int" in label_dtype,
+        "labels",
+        "integers of shape `(batch,)`",
+        (label_dtype, tuple(labels.shape)),
+    )
     classes = log_probabilities.shape[-1]
     dtype = log_probabilities.dtype
     target = ops.one_hot(labels, classes, dtype=dtype)
@@ -66,24 +68,22 @@ def soft_cross_entropy(teacher_logits: Any, student_logits: Any) -> Any:
         ValueError: if either is not `(batch, classes)` or the classes differ.
 
     Reference:
-        Yu et al., "BigNAS", ECCV 2020, section 3.1.
+        Yu et al., "BigNAS", ECCV 2020.
     """
     teacher = ops.exp(_log_softmax(ops.stop_gradient(teacher_logits), "teacher_logits"))
     student = _log_softmax(student_logits, "student_logits")
-    if teacher.shape[-1] != student.shape[-1]:
-        raise ValueError(
-            "`teacher_logits` and `student_logits` must have the same classes. "
-            f"Received: {teacher.shape[-1]} and {student.shape[-1]}"
-        )
+    require(
+        teacher.shape[-1] == student.shape[-1],
+        "student_logits",
+        f"of the teacher's {teacher.shape[-1]} classes",
+        tuple(student.shape),
+    )
     return -ops.sum(ops.cast(teacher, student.dtype) * student, axis=-1)
 
 
 def _log_softmax(logits: Any, name: str) -> Any:
     logits = ops.convert_to_tensor(logits)
-    if len(logits.shape) != 2:
-        raise ValueError(
-            f"`{name}` must have shape `(batch, classes)`. Received: shape {tuple(logits.shape)}"
-        )
+    require(len(logits.shape) == 2, name, "of shape `(batch, classes)`", tuple(logits.shape))
     if keras.backend.standardize_dtype(logits.dtype) in ("float16", "bfloat16"):
         logits = ops.cast(logits, "float32")
     return ops.log_softmax(logits, axis=-1)

@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from bignas_tf.checks import require, require_choice, require_rate
+
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "rmsprop": {"rho": 0.9, "momentum": 0.9, "epsilon": 1e-3},
     "sgd": {"momentum": 0.9, "nesterov": True},
@@ -39,7 +41,7 @@ class RMSPropTF1(keras.optimizers.RMSprop):
         **kwargs: other arguments of `keras.optimizers.RMSprop`.
 
     Reference:
-        Tan and Le, "EfficientNet", ICML 2019, section 5.2, for the constants.
+        Tan and Le, "EfficientNet", ICML 2019, section 5.2, for `rho` and `momentum`.
     """
 
     def __init__(
@@ -80,23 +82,17 @@ def build_optimizer(config: Mapping[str, Any], learning_rate: Any) -> keras.opti
         ValueError: on an unknown kind or key, or a value out of range.
     """
     kind = config.get("kind")
-    if kind not in _DEFAULTS:
-        raise ValueError(
-            f"`kind` of an optimizer must be one of {sorted(_DEFAULTS)}. Received: {kind!r}"
-        )
-    options = {key: value for key, value in config.items() if key != "kind"}
-    unknown = sorted(set(options) - set(_DEFAULTS[kind]))
-    if unknown:
-        raise ValueError(
-            f"Keys of optimizer '{kind}' must be among {sorted(_DEFAULTS[kind])}. "
-            f"Received: {unknown}"
-        )
-    options = {**_DEFAULTS[kind], **options}
-    for key in ("rho", "momentum"):
-        if key in options and not 0.0 <= options[key] < 1.0:
-            raise ValueError(f"`{key}` must be in [0, 1). Received: {options[key]}")
-    if "epsilon" in options and not options["epsilon"] > 0.0:
-        raise ValueError(f"`epsilon` must be positive. Received: {options['epsilon']}")
+    require_choice("kind", kind, tuple(_DEFAULTS))
+    given = {key: value for key, value in config.items() if key != "kind"}
+    unknown = sorted(set(given) - set(_DEFAULTS[kind]))
+    require(
+        not unknown, f"{kind} optimizer", f"given keys among {sorted(_DEFAULTS[kind])}", unknown
+    )
+    options = {**_DEFAULTS[kind], **given}
+    for key in {"rho", "momentum"} & set(options):
+        require_rate(key, options[key])
+    if kind == "rmsprop":
+        require(options["epsilon"] > 0, "epsilon", "positive", options["epsilon"])
     # Keras refuses an int where it documents a float.
     options["momentum"] = float(options["momentum"])
     if isinstance(learning_rate, int):

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from bignas_tf.checks import require, require_choice
+
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 # Keys of each kind and their defaults; None marks a key that must be given.
@@ -66,7 +68,7 @@ class ExponentialDecayWithConstantEnding(Schedule):
         ValueError: if an argument is out of range.
 
     Reference:
-        Yu et al., "BigNAS", ECCV 2020, section 3.4.
+        Yu et al., "BigNAS", ECCV 2020.
     """
 
     def __init__(
@@ -81,10 +83,8 @@ class ExponentialDecayWithConstantEnding(Schedule):
     ) -> None:
         super().__init__()
         _check_common(initial_learning_rate, ending_fraction, warmup_steps)
-        if not decay_steps > 0:
-            raise ValueError(f"`decay_steps` must be positive. Received: {decay_steps}")
-        if not 0 < decay_rate <= 1:
-            raise ValueError(f"`decay_rate` must be in (0, 1]. Received: {decay_rate}")
+        require(decay_steps > 0, "decay_steps", "positive", decay_steps)
+        require(0 < decay_rate <= 1, "decay_rate", "in (0, 1]", decay_rate)
         self.initial_learning_rate = initial_learning_rate
         self.decay_steps = decay_steps
         self.decay_rate = decay_rate
@@ -143,8 +143,7 @@ def cosine_decay(
         ValueError: if an argument is out of range.
     """
     _check_common(initial_learning_rate, ending_fraction, warmup_steps)
-    if not decay_steps > 0:
-        raise ValueError(f"`decay_steps` must be positive. Received: {decay_steps}")
+    require(decay_steps > 0, "decay_steps", "positive", decay_steps)
     cosine = keras.optimizers.schedules.CosineDecay
     if warmup_steps == 0:
         return cosine(float(initial_learning_rate), decay_steps, alpha=ending_fraction)
@@ -182,19 +181,18 @@ def build_schedule(config: Mapping[str, Any], steps_per_epoch: int, epochs: floa
     Raises:
         ValueError: on an unknown kind or key, or a value out of range.
     """  # noqa: E501
-    if not steps_per_epoch >= 1:
-        raise ValueError(f"`steps_per_epoch` must be at least 1. Received: {steps_per_epoch}")
-    if not epochs > 0:
-        raise ValueError(f"`epochs` must be positive. Received: {epochs}")
+    require(steps_per_epoch >= 1, "steps_per_epoch", "at least 1", steps_per_epoch)
+    require(epochs > 0, "epochs", "positive", epochs)
     kind, options = _options(config)
     steps = steps_per_epoch * epochs
     initial, ending = options["initial"], options["ending_fraction"]
     warmup = options["warmup_epochs"] * steps_per_epoch
-    if not warmup < steps:
-        raise ValueError(
-            f"`warmup_epochs` must be shorter than the run of {epochs} epochs. "
-            f"Received: {options['warmup_epochs']}"
-        )
+    require(
+        warmup < steps,
+        "warmup_epochs",
+        f"shorter than the run of {epochs} epochs",
+        options["warmup_epochs"],
+    )
     if kind == "cosine":
         return cosine_decay(initial, steps - warmup, warmup, ending)
     if kind == "exponential":
@@ -206,16 +204,12 @@ def build_schedule(config: Mapping[str, Any], steps_per_epoch: int, epochs: floa
             warmup_steps=warmup,
             staircase=options["staircase"],
         )
-    if not 0 < ending < 1:
-        raise ValueError(
-            "`ending_fraction` must be in (0, 1) for kind 'exponential_to_ending'. "
-            f"Received: {ending}"
-        )
-    if not 0 < options["constant_from"] <= 1:
-        raise ValueError(f"`constant_from` must be in (0, 1]. Received: {options['constant_from']}")
+    require(0 < ending < 1, "ending_fraction", f"in (0, 1) for kind '{kind}'", ending)
+    constant_from = options["constant_from"]
+    require(0 < constant_from <= 1, "constant_from", "in (0, 1]", constant_from)
     return ExponentialDecayWithConstantEnding(
         initial,
-        decay_steps=options["constant_from"] * steps,
+        decay_steps=constant_from * steps,
         decay_rate=ending,
         ending_fraction=ending if options["constant_ending"] else 0.0,
         warmup_steps=warmup,
@@ -224,26 +218,16 @@ def build_schedule(config: Mapping[str, Any], steps_per_epoch: int, epochs: floa
 
 def _options(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     kind = config.get("kind")
-    if kind not in _KEYS:
-        raise ValueError(
-            f"`kind` of a schedule must be one of {sorted(_KEYS)}. Received: {kind!r}"
-        )
+    require_choice("kind", kind, tuple(_KEYS))
     given = {key: value for key, value in config.items() if key != "kind"}
     unknown = sorted(set(given) - set(_KEYS[kind]))
-    if unknown:
-        raise ValueError(
-            f"Keys of schedule '{kind}' must be among {sorted(_KEYS[kind])}. Received: {unknown}"
-        )
+    require(not unknown, f"{kind} schedule", f"given keys among {sorted(_KEYS[kind])}", unknown)
     options = {**_KEYS[kind], **given}
-    if options["initial"] is None:
-        raise ValueError(f"Schedule '{kind}' needs `initial`. Received: {dict(config)}")
+    require(options["initial"] is not None, "initial", "given", dict(config))
     return kind, options
 
 
 def _check_common(initial: float, ending_fraction: float, warmup_steps: float) -> None:
-    if not initial > 0:
-        raise ValueError(f"`initial_learning_rate` must be positive. Received: {initial}")
-    if not 0 <= ending_fraction <= 1:
-        raise ValueError(f"`ending_fraction` must be in [0, 1]. Received: {ending_fraction}")
-    if not warmup_steps >= 0:
-        raise ValueError(f"`warmup_steps` must be 0 or more. Received: {warmup_steps}")
+    require(initial > 0, "initial_learning_rate", "positive", initial)
+    require(0 <= ending_fraction <= 1, "ending_fraction", "in [0, 1]", ending_fraction)
+    require(warmup_steps >= 0, "warmup_steps", "0 or more", warmup_steps)

@@ -1,0 +1,360 @@
+"""Checkpoints: one safetensors file of named arrays and JSON metadata.
+
+Reading one never runs code, and a file under its final name is always whole: it is
+written under another name in the same folder, flushed to the disk and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from bignas_tf.checks import require, require_int
+
+FORMAT_VERSION = 1
+_KEY = "bignas_tf"
+_NAME = re.compile(r"step_(\d{8,})\.safetensors")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, of another program, or of another network."""
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path in the folder of `path`; renames it to `path` on success.
+
+    Until the rename readers see the older file; if the block or the flush to the disk
+    fails, the older file stays and the temporary one is removed.
+
+    Args:
+        path: the final path. Its folder must exist.
+
+    Yields:
+        The path to write to and close before the block ends.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    # The rename itself survives a power loss only once the folder is on the disk.
+    _sync(path.parent)
+
+
+def write_checkpoint(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint atomically.
+
+    Args:
+        path: file to write; its folder is created.
+        arrays: name -> bool, int, float (bfloat16 included) or complex64 array of any
+            rank and memory layout.
+        metadata: plain JSON.
+
+    Raises:
+        ValueError: if an array has no numeric type or `metadata` is not JSON (NaN and
+            infinity are not).
+    """
+    dense = {name: _dense(name, array) for name, array in arrays.items()}
+    envelope = {"format": FORMAT_VERSION, "crc32": _crc32(dense), "metadata": dict(metadata)}
+    try:
+        text = json.dumps(envelope, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`metadata` must be plain JSON. Received: {error}") from error
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not `save_file`, which makes files that only their owner can read.
+    content = safetensors.numpy.save(dense, metadata={_KEY: text})
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads a checkpoint and verifies its checksum.
+
+    Args:
+        path: file that `write_checkpoint` wrote.
+
+    Returns:
+        The arrays and the metadata, as they were given.
+
+    Raises:
+        CheckpointError: if the file is damaged, truncated or not a checkpoint of ours.
+        FileNotFoundError: if there is none.
+    """
+    envelope = _envelope(path)
+    try:
+        arrays = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"Checkpoint {path} is damaged: {error}") from error
+    if _crc32(arrays) != envelope["crc32"]:
+        raise CheckpointError(f"Checkpoint {path} is damaged: its checksum does not match")
+    return arrays, envelope["metadata"]
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads the metadata alone; a checkpoint cut short is noticed, changed bytes are not.
+
+    Args:
+        path: file that `write_checkpoint` wrote.
+
+    Returns:
+        The metadata, as it was given.
+
+    Raises:
+        CheckpointError: if the file is truncated or not a checkpoint of ours.
+        FileNotFoundError: if there is none.
+    """
+    return _envelope(path)["metadata"]
+
+
+class Restored(NamedTuple):
+    """What `CheckpointManager.restore_latest` read, and the damaged files it passed over."""
+
+    path: Path
+    step: int
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+    skipped: tuple[Path, ...]
+
+
+class CheckpointManager:
+    """The newest checkpoints of one run, `step_00001234.safetensors` in one folder.
+
+    One process writes to a folder; any number may read.
+
+    Args:
+        folder: path, created by the first `save`.
+        keep: int, 1 or more: checkpoints that remain after a `save`.
+
+    Raises:
+        ValueError: if `keep` is not a positive int.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 3) -> None:
+        require_int("keep", keep)
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def save(
+        self, step: int, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+    ) -> Path:
+        """Writes the checkpoint of `step` and removes the oldest beyond `keep`.
+
+        Damaged checkpoints of later steps, which `restore_latest` passed over, are removed.
+
+        Args:
+            step: int, 0 or more: updates made so far. Replaces a checkpoint of that step.
+            arrays: as in `write_checkpoint`.
+            metadata: as in `write_checkpoint`.
+
+        Returns:
+            The path of the new checkpoint.
+
+        Raises:
+            ValueError: if the folder holds a sound checkpoint of a later step, which a
+                resumed run would take instead of this one.
+        """
+        require_int("step", step, low=0)
+        for later in [path for path in self.paths() if _step(path) > step]:
+            with contextlib.suppress(CheckpointError):
+                read_checkpoint(later)
+                raise ValueError(
+                    f"`step` must be at least {_step(later)}, that of {later}. Received: {step}"
+                )
+            later.unlink()
+        path = self.folder / f"step_{step:08d}.safetensors"
+        write_checkpoint(path, arrays, metadata)
+        for old in self.paths()[: -self.keep]:
+            old.unlink()
+        # A process killed while it wrote left its temporary file behind.
+        for stray in self.folder.glob(".step_*.tmp"):
+            stray.unlink()
+        return path
+
+    def paths(self) -> list[Path]:
+        """Returns the checkpoints of the folder, oldest first, damaged ones included."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), key=_step)
+
+    def latest(self) -> Path | None:
+        """Returns the checkpoint of the highest step, or None. It is not read."""
+        paths = self.paths()
+        return paths[-1] if paths else None
+
+    def restore_latest(self) -> Restored | None:
+        """Reads the newest sound checkpoint, with a warning for each damaged one passed over.
+
+        Returns:
+            What was read, or None if the folder holds no checkpoint.
+
+        Raises:
+            CheckpointError: if the folder holds checkpoints and all are damaged.
+        """
+        skipped: list[Path] = []
+        for path in reversed(self.paths()):
+            try:
+                arrays, metadata = read_checkpoint(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error}; trying the one before", RuntimeWarning, stacklevel=2)
+                skipped.append(path)
+                continue
+            return Restored(path, _step(path), arrays, metadata, tuple(skipped))
+        if skipped:
+            names = ", ".join(path.name for path in skipped)
+            raise CheckpointError(f"All checkpoints in {self.folder} are damaged: {names}")
+        return None
+
+
+def optimizer_arrays(optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
+    """Copies the state of a built optimizer out, under names that any process repeats.
+
+    A slot is `slot/0003/dense/kernel`: the optimizer's own name for the slot, the
+    position of the weight among the optimizer's weights, and the weight's path without
+    the numbers that Keras appends to default names (`dense_7`), which depend on what
+    else the process has built.
+
+    Args:
+        optimizer: on which `build(variables)` was called.
+
+    Returns:
+        `iterations` (int64, 0-d), `learning_rate` (0-d, only without a schedule), and
+        the slots, each of its weight's shape.
+
+    Raises:
+        ValueError: if the optimizer is not built or has state of an unknown layout.
+    """
+    arrays = {
+        name: np.array(keras.ops.convert_to_numpy(variable))
+        for name, variable in _named_variables(optimizer).items()
+    }
+    # int64 under TensorFlow, int32 under JAX.
+    arrays["iterations"] = arrays["iterations"].astype(np.int64)
+    return arrays
+
+
+def restore_optimizer(
+    optimizer: keras.optimizers.Optimizer, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Puts `optimizer_arrays` back into an optimizer built on the same weights.
+
+    Nothing is changed unless everything fits.
+
+    Args:
+        optimizer: on which `build(variables)` was called.
+        arrays: what `optimizer_arrays` returned, and nothing else.
+
+    Raises:
+        CheckpointError: if names, shapes or types differ; lists them.
+    """
+    variables = _named_variables(optimizer)
+    differences = [f"missing {name}" for name in variables if name not in arrays]
+    differences += [f"unexpected {name}" for name in arrays if name not in variables]
+    for name in variables.keys() & arrays.keys():
+        wanted = (tuple(variables[name].shape), _dtype_of(name, variables[name]))
+        given = (arrays[name].shape, arrays[name].dtype.name)
+        if wanted != given:
+            differences.append(f"{name}: {wanted[1]} {wanted[0]}, not {given[1]} {given[0]}")
+    if differences:
+        raise CheckpointError(
+            "Optimizer state does not fit this optimizer: " + "; ".join(sorted(differences))
+        )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def _dtype_of(name: str, variable: Any) -> str:
+    return "int64" if name == "iterations" else keras.backend.standardize_dtype(variable.dtype)
+
+
+def _named_variables(optimizer: Any) -> dict[str, Any]:
+    if not optimizer.built:
+        raise ValueError("`optimizer` must be built: call `optimizer.build(variables)` first")
+    weights = optimizer._trainable_variables
+    own = {id(variable): variable for variable in optimizer.variables}
+    # With gradient accumulation the public `iterations` is a quotient of this one.
+    named = {"iterations": optimizer._iterations}
+    if id(getattr(optimizer, "_learning_rate", None)) in own:
+        named["learning_rate"] = optimizer._learning_rate
+    for attribute, value in sorted(vars(optimizer).items()):
+        # A slot is a list with one variable (or None) for each weight.
+        is_slot = isinstance(value, list) and len(value) == len(weights)
+        if not is_slot or not all(v is None or id(v) in own for v in value):
+            continue
+        for position, (weight, variable) in enumerate(zip(weights, value, strict=True)):
+            if variable is not None:
+                path = re.sub(r"_\d+(?=/|$)", "", weight.path)
+                named[f"{attribute.lstrip('_')}/{position:04d}/{path}"] = variable
+    if {id(variable) for variable in named.values()} != set(own):
+        raise ValueError(
+            "`optimizer` must keep its state in lists with one variable per weight. "
+            f"Received: {type(optimizer).__name__}"
+        )
+    return named
+
+
+def _envelope(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            text = (file.metadata() or {})[_KEY]
+        envelope = json.loads(text)
+        version, _, _ = envelope["format"], envelope["crc32"], envelope["metadata"]
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"Checkpoint {path} is damaged or no checkpoint of bignas_tf: {error}"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"Checkpoint {path} must have format {FORMAT_VERSION}. Received: {version!r}"
+        )
+    return envelope
+
+
+def _dense(name: str, array: np.ndarray) -> np.ndarray:
+    # safetensors writes the memory as it lies: a transposed view would be saved wrong. Not
+    # `np.ascontiguousarray`, which gives 0-d arrays an axis.
+    array = np.asarray(array, order="C")
+    known = array.dtype.kind in "biuf" or array.dtype.name in ("bfloat16", "complex64")
+    require(known, f"arrays['{name}']", "bool, int, float or complex64", array.dtype.name)
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def _crc32(arrays: Mapping[str, np.ndarray]) -> int:
+    checksum = 0
+    for name in sorted(arrays):
+        content = arrays[name].reshape(-1).view(np.uint8)
+        checksum = zlib.crc32(content, zlib.crc32(name.encode(), checksum))
+    return checksum
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"`path` must be named like step_00001234.safetensors. Received: {path}")
+    return int(match[1])
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
