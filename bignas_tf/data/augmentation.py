@@ -1,0 +1,193 @@
+"""Data order and augmentation: small arrays of draws, and NumPy that applies them.
+
+The draws of an epoch are made for all examples at once and indexed by example. They depend on
+(seed, epoch, example) only, never on the batch size, the worker or the step of a restart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bignas_tf.data.errors import DataError
+from bignas_tf.data.streams import Stream, raw, unit
+
+FILLS = ("reflect", "constant")
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns the order in which an epoch visits its examples.
+
+    Args:
+        n: int, number of examples.
+        seed: int in [0, 2**64).
+        epoch: int, 0 or more.
+
+    Returns:
+        int64 `(n,)`, a permutation of 0..n-1.
+    """
+    return np.argsort(raw(Stream.ORDER, n, seed=seed, epoch=epoch), kind="stable")
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationPolicy:
+    """What is done to training images: pad and crop, then flip, then cutout.
+
+    The default does nothing.
+
+    Args:
+        flip: whether to mirror left and right with probability 1/2.
+        shift: int, 0 or more pixels: the image is padded by `shift` on every side and a crop of
+            its own size is taken anywhere.
+        fill: what the padding holds: 'reflect' (mirrors about the border pixel, which is not
+            repeated) or 'constant' (`value`).
+        value: int in 0..255, for constant padding and for cutout.
+        cutout: int, side in pixels of the square set to `value` (0: none). Its centre is anywhere
+            in the image, so a part of it may lie outside.
+
+    Raises:
+        DataError: if an argument is out of its range.
+    """
+
+    flip: bool = False
+    shift: int = 0
+    fill: str = "reflect"
+    value: int = 0
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.flip, bool):
+            raise DataError(f"`flip` must be True or False. Received: {self.flip!r}")
+        for name in ("shift", "cutout"):
+            if not _is_int(getattr(self, name), 0, 2**15):
+                raise DataError(
+                    f"`{name}` must be an integer of pixels in 0..32768. "
+                    f"Received: {getattr(self, name)!r}"
+                )
+        if self.fill not in FILLS:
+            raise DataError(f"`fill` must be one of {list(FILLS)}. Received: {self.fill!r}")
+        if not _is_int(self.value, 0, 255):
+            raise DataError(f"`value` must be an integer in 0..255. Received: {self.value!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> AugmentationPolicy:
+        """Builds a policy from `to_dict`'s output; absent fields take their defaults.
+
+        Raises:
+            DataError: if a field is unknown or out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(fields) - set(known)):
+            raise DataError(f"Augmentation fields must be among {known}. Received: {unknown}")
+        return cls(**fields)
+
+    def draw(self, n: int, seed: int, epoch: int) -> dict[str, np.ndarray]:
+        """Draws everything random about one epoch.
+
+        Each kind has its own stream: turning one on does not change the others.
+
+        Args:
+            n: int, number of examples.
+            seed: int in [0, 2**64).
+            epoch: int, 0 or more.
+
+        Returns:
+            Only what the policy uses: 'offsets' int32 `(n, 2)` in -shift..shift (down, right);
+            'flips' bool `(n,)`; 'cutouts' float32 `(n, 2)` in [0, 1), the centre as a fraction of
+            height and width.
+        """
+        draws = {}
+        if self.shift:
+            values = unit(raw(Stream.SHIFT, 2 * n, seed=seed, epoch=epoch)).reshape(n, 2)
+            spread = np.floor(values * (2 * self.shift + 1)).astype(np.int32)
+            draws["offsets"] = spread - np.int32(self.shift)
+        if self.flip:
+            draws["flips"] = unit(raw(Stream.FLIP, n, seed=seed, epoch=epoch)) < 0.5
+        if self.cutout:
+            values = raw(Stream.CUTOUT, 2 * n, seed=seed, epoch=epoch) >> np.uint64(40)
+            # 24 bits fit float32's mantissa: no fraction rounds up to 1.
+            draws["cutouts"] = (values * 2.0**-24).astype(np.float32).reshape(n, 2)
+        return draws
+
+    def apply(self, images: np.ndarray, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Augments a batch.
+
+        Args:
+            images: uint8 `(batch, height, width, channels)`; not changed.
+            draws: the batch's rows of `draw`'s arrays, in the order of `images`.
+
+        Returns:
+            uint8 of the same shape; `images` itself if the policy does nothing.
+
+        Raises:
+            DataError: if a draw is missing or has another number of rows, or if `shift` reaches
+                across the image with fill 'reflect'.
+        """
+        needed = (("shift", "offsets"), ("flip", "flips"), ("cutout", "cutouts"))
+        for field, name in needed:
+            if getattr(self, field) and len(draws.get(name, ())) != len(images):
+                raise DataError(
+                    f"`draws['{name}']` must have one row for each of {len(images)} images. "
+                    f"Received: {len(draws.get(name, ()))}"
+                )
+        if self.shift or self.flip:
+            images = self._move(images, draws)
+        if self.cutout:
+            images = self._cut(images, draws["cutouts"])
+        return images
+
+    def _move(self, images: np.ndarray, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Crop and flip as one gather: every output pixel names its source."""
+        batch, height, width, channels = images.shape
+        rows = np.broadcast_to(np.arange(height), (batch, height))
+        columns = np.broadcast_to(np.arange(width), (batch, width))
+        if self.flip:
+            columns = np.where(draws["flips"][:, None], columns[:, ::-1], columns)
+        if self.shift:
+            rows = rows + draws["offsets"][:, :1]
+            columns = columns + draws["offsets"][:, 1:]
+        outside = None
+        if self.fill == "reflect":
+            if self.shift >= min(height, width):
+                raise DataError(
+                    f"`shift` with fill 'reflect' must be less than the image's side, "
+                    f"{min(height, width)} pixels. Received: {self.shift}"
+                )
+            rows, columns = _reflect(rows, height), _reflect(columns, width)
+        elif self.shift:
+            outside = _outside(rows, height)[:, :, None] | _outside(columns, width)[:, None, :]
+            rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+        first = np.arange(batch)[:, None] * height + rows
+        pixels = images.reshape(-1, channels)
+        moved = pixels.take(first[:, :, None] * width + columns[:, None, :], axis=0)
+        if outside is not None:
+            moved[outside] = self.value
+        return moved
+
+    def _cut(self, images: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        height, width = images.shape[1:3]
+        corner = np.floor(centres.astype(np.float64) * [height, width]) - self.cutout // 2
+        rows = np.arange(height) - corner[:, :1]
+        columns = np.arange(width) - corner[:, 1:]
+        inside = ~_outside(rows, self.cutout)[:, :, None] & ~_outside(columns, self.cutout)[:, None]
+        return np.where(inside[..., None], np.uint8(self.value), images)
+
+
+def _is_int(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _outside(index: np.ndarray, size: int) -> np.ndarray:
+    return (index < 0) | (index >= size)
+
+
+def _reflect(index: np.ndarray, size: int) -> np.ndarray:
+    index = np.abs(index)
+    return np.where(index >= size, 2 * (size - 1) - index, index)

@@ -1,0 +1,26 @@
+"""Errors about data, each one line that says what to change."""
+
+from __future__ import annotations
+
+import os
+
+
+class DataError(ValueError):
+    """A data argument, folder or data set that cannot be used as it is."""
+
+
+class BrokenImageError(DataError):
+    """An image file that cannot be decoded.
+
+    Args:
+        path: the file.
+        reason: what the decoder said.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str):
+        super().__init__(os.fspath(path), reason)
+        self.path = os.fspath(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Cannot decode image '{self.path}': {self.reason}"

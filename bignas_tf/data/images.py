@@ -1,0 +1,114 @@
+"""Decoding with Pillow, which is exact, and the one rule for sizes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import Sequence
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from bignas_tf.data.errors import BrokenImageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+
+
+def decode_image(
+    path: str, image_size: int, channels: int, file: IO[bytes] | None = None
+) -> np.ndarray:
+    """Decodes one image; of an animation, the first frame. EXIF orientation is not applied.
+
+    Args:
+        path: the file, or the name for errors if `file` is given.
+        image_size: int, height and width of the result.
+        channels: 1 (luma) or 3 (RGB).
+        file: binary stream to read instead of `path`.
+
+    Returns:
+        uint8 `(image_size, image_size, channels)`.
+
+    Raises:
+        BrokenImageError: if the file is missing, empty, truncated or not an image.
+    """
+    try:
+        with Image.open(file or path) as image:
+            image.load()
+            return fit(image, image_size, channels)
+    except Exception as error:  # Pillow's plugins raise a dozen unrelated classes on bad bytes
+        raise BrokenImageError(path, " ".join(str(error).split()) or repr(error)) from error
+
+
+def decode_images(paths: Sequence[str], image_size: int, channels: int) -> np.ndarray:
+    """Decodes files in parallel.
+
+    Returns:
+        uint8 `(len(paths), image_size, image_size, channels)`.
+
+    Raises:
+        BrokenImageError: for the first file of `paths` that cannot be decoded.
+    """
+    images = np.empty((len(paths), image_size, image_size, channels), np.uint8)
+
+    def decode(position: int) -> None:
+        images[position] = decode_image(paths[position], image_size, channels)
+
+    for _ in _decoders().map(decode, range(len(paths))):
+        pass
+    return images
+
+
+@functools.cache
+def _decoders() -> concurrent.futures.ThreadPoolExecutor:
+    """Threads are enough: Pillow releases the interpreter lock while it decodes and resizes."""
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "bignas-decode")
+
+
+def fit(image: Image.Image, image_size: int, channels: int) -> np.ndarray:
+    """Converts any Pillow image to 8 bits, `channels` and a square of `image_size`.
+
+    The shorter side becomes `image_size` (bicubic, antialiased), the centre square is kept.
+
+    Args:
+        image: of any mode but 'F'; 16-bit greys are scaled to 8 bits, alpha is dropped.
+        image_size: int, pixels.
+        channels: 1 or 3.
+
+    Returns:
+        uint8 `(image_size, image_size, channels)`.
+
+    Raises:
+        ValueError: if the image's mode has no 8-bit form.
+    """
+    image = _square(_eight_bits(image, channels), image_size)
+    return np.asarray(image, np.uint8).reshape(image_size, image_size, channels)
+
+
+def _eight_bits(image: Image.Image, channels: int) -> Image.Image:
+    target = "L" if channels == 1 else "RGB"
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no 8-bit scale")
+    if image.mode.startswith("I"):  # Pillow clips these instead of scaling them
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # the palette may have an alpha, which RGB warns about
+    if image.mode not in ("1", "L", "LA", "RGB", "RGBA"):
+        image = image.convert("RGB")  # CMYK and others reach luma by way of RGB
+    return image if image.mode == target else image.convert(target)
+
+
+def _square(image: Image.Image, image_size: int) -> Image.Image:
+    width, height = image.size
+    short = min(width, height)
+    if short == image_size:
+        left, top = (width - short) // 2, (height - short) // 2
+        return image.crop((left, top, left + short, top + short))
+    # Pillow reads neighbours beyond the box, so this is resizing the whole and cropping,
+    # without the whole.
+    x, y = (width - short) / 2, (height - short) / 2
+    return image.resize(
+        (image_size, image_size), Image.Resampling.BICUBIC, box=(x, y, x + short, y + short)
+    )

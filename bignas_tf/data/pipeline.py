@@ -1,0 +1,132 @@
+"""tf.data around the batches of a plan: read in threads, prefetched, exact after a resume."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bignas_tf.data.augmentation import AugmentationPolicy
+from bignas_tf.data.batches import BatchPlan, evaluation_batches
+from bignas_tf.data.errors import DataError
+from bignas_tf.data.split import Split
+
+__all__ = ["TrainingBatches", "evaluation_batches", "training_batches"]
+
+_PARALLEL_STEPS = 2  # files of one batch are decoded in parallel already
+_PREFETCH = 4
+
+
+class TrainingBatches(Iterator[dict[str, Any]]):
+    """An endless iterator over training batches that raises errors as they were raised.
+
+    tf.data turns an exception of a worker thread into one of its own; here the original one, such
+    as `BrokenImageError`, reaches the caller. To distribute the batches:
+
+        for batch in batches.iterate(strategy.experimental_distribute_dataset(batches.dataset)):
+
+    Args:
+        plan: which examples each step gets.
+        start_step: int, the step of the first batch.
+
+    Attributes:
+        dataset: the `tf.data.Dataset`, of global batches; each iteration of it starts at
+            `start_step`.
+        steps_per_epoch: int.
+    """
+
+    def __init__(self, plan: BatchPlan, start_step: int):
+        self.steps_per_epoch = plan.steps_per_epoch
+        self._plan = plan
+        self._errors: dict[int, Exception] = {}
+        self._lock = threading.Lock()
+        self._own: Iterator[dict[str, Any]] | None = None
+        self.dataset = self._build(start_step)
+
+    def _build(self, start_step: int) -> tf.data.Dataset:
+        size = self._plan.batch_size
+        signature = {
+            "images": tf.TensorSpec((size, *self._plan.split.image_shape), tf.uint8),
+            "labels": tf.TensorSpec((size,), tf.int32),
+            "index": tf.TensorSpec((size,), tf.int64),
+        }
+
+        def read(step: tf.Tensor) -> dict[str, tf.Tensor]:
+            values = tf.numpy_function(
+                self._read, [step], [spec.dtype for spec in signature.values()], stateful=False
+            )
+            return {
+                name: tf.ensure_shape(value, spec.shape)
+                for (name, spec), value in zip(signature.items(), values, strict=True)
+            }
+
+        options = tf.data.Options()
+        options.deterministic = True
+        # There are no files to shard by, and trying to would only warn.
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+        batches = steps.map(read, num_parallel_calls=_PARALLEL_STEPS)
+        return batches.prefetch(_PREFETCH).with_options(options)
+
+    def _read(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
+        try:
+            batch = self._plan.read(int(step))
+        except Exception as error:
+            with self._lock:
+                self._errors[int(step)] = error
+            raise
+        return batch["images"], batch["labels"], batch["index"]
+
+    def iterate(self, dataset: Iterable[Any]) -> Iterator[Any]:
+        """Iterates over `dataset`, which must stem from `self.dataset`, with original errors.
+
+        Args:
+            dataset: `self.dataset`, a transformation of it or its distributed form.
+
+        Raises:
+            BrokenImageError: if a file cannot be decoded; at its own step, not before.
+        """
+        try:
+            yield from dataset
+        except tf.errors.OpError:
+            with self._lock:
+                errors = dict(self._errors)
+            if not errors:
+                raise
+            # Steps are read side by side: a later one may have failed as well.
+            raise errors[min(errors)] from None
+
+    def __next__(self) -> dict[str, Any]:
+        if self._own is None:
+            self._own = self.iterate(self.dataset)
+        return next(self._own)
+
+
+def training_batches(
+    split: Split, *, batch_size: int, policy: AugmentationPolicy, seed: int, start_step: int = 0
+) -> TrainingBatches:
+    """Returns endless augmented batches, the same from any step as without interruption.
+
+    Args:
+        split: the training examples.
+        batch_size: int in 1..len(split), over all replicas; the remainder of an epoch is dropped.
+        policy: the augmentation.
+        seed: int in [0, 2**64), of the order and of the augmentation.
+        start_step: int, 0 or more, the number of steps already trained.
+
+    Returns:
+        An iterator of dicts of tensors: 'images' uint8 `(batch, height, width, channels)`,
+        'labels' int32 `(batch,)`, 'index' int64 `(batch,)`.
+
+    Raises:
+        DataError: if `batch_size`, `seed` or `start_step` is out of range.
+    """
+    plan = BatchPlan(split, batch_size=batch_size, policy=policy, seed=seed)
+    if start_step < 0:
+        raise DataError(f"`start_step` must be 0 or more. Received: {start_step}")
+    return TrainingBatches(plan, start_step)

@@ -1,0 +1,148 @@
+"""A data set: named classes, a training split and a test split."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from bignas_tf.data.errors import DataError
+from bignas_tf.data.split import Split, stratify
+from bignas_tf.data.streams import Stream
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadOptions:
+    """What `load_source` was asked for, checked.
+
+    Args:
+        image_size: int, pixels, at least 1.
+        channels: 1 or 3.
+        test_fraction: float strictly between 0 and 1.
+        seed: int in [0, 2**64).
+        memory_limit_mb: float, at least 0, in MiB.
+
+    Raises:
+        DataError: if an argument is out of its range.
+    """
+
+    image_size: int
+    channels: int
+    test_fraction: float
+    seed: int
+    memory_limit_mb: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.image_size, int) or self.image_size < 1:
+            raise DataError(f"`image_size` must be at least 1 pixel. Received: {self.image_size!r}")
+        if self.channels not in (1, 3):
+            raise DataError(f"`channels` must be 1 or 3. Received: {self.channels!r}")
+        if not 0 < self.test_fraction < 1:
+            raise DataError(
+                f"`test_fraction` must lie strictly between 0 and 1. Received: {self.test_fraction}"
+            )
+        if not self.memory_limit_mb >= 0:
+            raise DataError(
+                f"`memory_limit_mb` must be 0 or more. Received: {self.memory_limit_mb}"
+            )
+
+    def fits_memory(self, count: int) -> bool:
+        """Whether `count` decoded images stay within the limit."""
+        return count * self.image_size**2 * self.channels <= self.memory_limit_mb * 2**20
+
+    def split_off_test(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ascending indices of a stratified (train, test) for int32 `labels`.
+
+        Raises:
+            DataError: if a class would be missing from either side.
+        """
+        count = round(len(labels) * self.test_fraction)
+        classes, sizes = np.unique(labels, return_counts=True)
+        if sizes.min() < 2 or not len(classes) <= count <= len(labels) - len(classes):
+            raise DataError(
+                f"`test_fraction` must leave every class an example on both sides: {len(labels)} "
+                f"examples of {len(classes)} classes, the smallest with {sizes.min()}. "
+                f"Received: {self.test_fraction}"
+            )
+        return stratify(labels, count, self.seed, Stream.TEST_SPLIT)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A data set ready for training.
+
+    Args:
+        name: what `load_source` was given.
+        classes: class names; a label is a position in them.
+        train: training examples.
+        test: test examples.
+        image_size: int, height and width of the images.
+        channels: 1 or 3.
+        fingerprint: 16 hexadecimal digits over class names, labels and file names: the same data
+            in another folder has the same. Pixels are not read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    image_size: int
+    channels: int
+    fingerprint: str
+
+
+def make_source(
+    name: str,
+    classes: Sequence[str],
+    train: Split,
+    test: Split,
+    options: LoadOptions,
+    *,
+    files: Sequence[str] = (),
+) -> Source:
+    """Puts a source together.
+
+    Args:
+        name: what `load_source` was given.
+        classes: class names in label order.
+        train: training examples.
+        test: test examples.
+        options: how it was loaded.
+        files: names that identify the examples, for the fingerprint.
+
+    Raises:
+        DataError: if there are fewer than 2 classes.
+    """
+    if len(classes) < 2:
+        raise DataError(f"`{name}` must have at least 2 classes. Received: {list(classes)}")
+    digest = hashlib.sha256(json.dumps([list(classes), list(files)]).encode())
+    for split in (train, test):
+        digest.update(len(split).to_bytes(8, "little") + split.labels.astype("<i4").tobytes())
+    return Source(
+        name=name,
+        classes=tuple(classes),
+        train=train,
+        test=test,
+        image_size=options.image_size,
+        channels=options.channels,
+        fingerprint=digest.hexdigest()[:16],
+    )
+
+
+def optional(module: str, extra: str, purpose: str) -> ModuleType:
+    """Imports a module that an extra brings.
+
+    Raises:
+        DataError: if it is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name != module.split(".")[0]:
+            raise  # it is there; something that it needs itself is not
+        raise DataError(f'{purpose} needs: pip install "bignas-tf[{extra}]"') from error
