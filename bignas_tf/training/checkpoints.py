@@ -25,7 +25,7 @@ from bignas_tf.checks import require, require_int
 
 FORMAT_VERSION = 1
 _KEY = "bignas_tf"
-_NAME = re.compile(r"step_(\d{8,})\.safetensors")
+_NAME = re.compile(r"step_\d{8,}\.safetensors")
 
 
 class CheckpointError(ValueError):
@@ -174,19 +174,19 @@ class CheckpointManager:
         """
         require_int("step", step, low=0)
         for later in [path for path in self.paths() if _step(path) > step]:
-            with contextlib.suppress(CheckpointError):
+            try:
                 read_checkpoint(later)
-                raise ValueError(
-                    f"`step` must be at least {_step(later)}, that of {later}. Received: {step}"
-                )
-            later.unlink()
+            except CheckpointError:
+                later.unlink()
+            else:
+                require(False, "step", f"at least {_step(later)}, that of {later}", step)
+        # A process killed while it wrote left its temporary file behind.
+        for stray in self.folder.glob(".step_*.tmp"):
+            stray.unlink()
         path = self.folder / f"step_{step:08d}.safetensors"
         write_checkpoint(path, arrays, metadata)
         for old in self.paths()[: -self.keep]:
             old.unlink()
-        # A process killed while it wrote left its temporary file behind.
-        for stray in self.folder.glob(".step_*.tmp"):
-            stray.unlink()
         return path
 
     def paths(self) -> list[Path]:
@@ -269,20 +269,18 @@ def restore_optimizer(
     differences = [f"missing {name}" for name in variables if name not in arrays]
     differences += [f"unexpected {name}" for name in arrays if name not in variables]
     for name in variables.keys() & arrays.keys():
-        wanted = (tuple(variables[name].shape), _dtype_of(name, variables[name]))
-        given = (arrays[name].shape, arrays[name].dtype.name)
+        variable, array = variables[name], arrays[name]
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        wanted = ("int64" if name == "iterations" else dtype, tuple(variable.shape))
+        given = (array.dtype.name, array.shape)
         if wanted != given:
-            differences.append(f"{name}: {wanted[1]} {wanted[0]}, not {given[1]} {given[0]}")
+            differences.append(f"{name} of {given} where {wanted} is needed")
     if differences:
         raise CheckpointError(
             "Optimizer state does not fit this optimizer: " + "; ".join(sorted(differences))
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
-
-
-def _dtype_of(name: str, variable: Any) -> str:
-    return "int64" if name == "iterations" else keras.backend.standardize_dtype(variable.dtype)
 
 
 def _named_variables(optimizer: Any) -> dict[str, Any]:
@@ -296,8 +294,9 @@ def _named_variables(optimizer: Any) -> dict[str, Any]:
         named["learning_rate"] = optimizer._learning_rate
     for attribute, value in sorted(vars(optimizer).items()):
         # A slot is a list with one variable (or None) for each weight.
-        is_slot = isinstance(value, list) and len(value) == len(weights)
-        if not is_slot or not all(v is None or id(v) in own for v in value):
+        if attribute == "_variables" or not isinstance(value, list):
+            continue
+        if len(value) != len(weights) or not all(v is None or id(v) in own for v in value):
             continue
         for position, (weight, variable) in enumerate(zip(weights, value, strict=True)):
             if variable is not None:
@@ -332,7 +331,10 @@ def _dense(name: str, array: np.ndarray) -> np.ndarray:
     # safetensors writes the memory as it lies: a transposed view would be saved wrong. Not
     # `np.ascontiguousarray`, which gives 0-d arrays an axis.
     array = np.asarray(array, order="C")
-    known = array.dtype.kind in "biuf" or array.dtype.name in ("bfloat16", "complex64")
+    known = (array.dtype.kind in "biuf" and array.itemsize <= 8) or array.dtype.name in (
+        "bfloat16",
+        "complex64",
+    )
     require(known, f"arrays['{name}']", "bool, int, float or complex64", array.dtype.name)
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
@@ -340,16 +342,13 @@ def _dense(name: str, array: np.ndarray) -> np.ndarray:
 def _crc32(arrays: Mapping[str, np.ndarray]) -> int:
     checksum = 0
     for name in sorted(arrays):
-        content = arrays[name].reshape(-1).view(np.uint8)
+        content = arrays[name].reshape(-1).view(np.uint8).data
         checksum = zlib.crc32(content, zlib.crc32(name.encode(), checksum))
     return checksum
 
 
 def _step(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    if match is None:
-        raise ValueError(f"`path` must be named like step_00001234.safetensors. Received: {path}")
-    return int(match[1])
+    return int(path.stem.removeprefix("step_"))
 
 
 def _sync(path: Path) -> None:

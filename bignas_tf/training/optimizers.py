@@ -81,7 +81,7 @@ def build_optimizer(config: Mapping[str, Any], learning_rate: Any) -> keras.opti
     Raises:
         ValueError: on an unknown kind or key, or a value out of range.
     """
-    kind = config.get("kind")
+    kind: Any = config.get("kind")
     require_choice("kind", kind, tuple(_DEFAULTS))
     given = {key: value for key, value in config.items() if key != "kind"}
     unknown = sorted(set(given) - set(_DEFAULTS[kind]))

@@ -217,7 +217,7 @@ def build_schedule(config: Mapping[str, Any], steps_per_epoch: int, epochs: floa
 
 
 def _options(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    kind = config.get("kind")
+    kind: Any = config.get("kind")
     require_choice("kind", kind, tuple(_KEYS))
     given = {key: value for key, value in config.items() if key != "kind"}
     unknown = sorted(set(given) - set(_KEYS[kind]))
