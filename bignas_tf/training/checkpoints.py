@@ -110,17 +110,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the metadata alone; a checkpoint cut short is noticed, changed bytes are not.
+    """Reads the metadata alone, with the arguments and errors of `read_checkpoint`.
 
-    Args:
-        path: file that `write_checkpoint` wrote.
-
-    Returns:
-        The metadata, as it was given.
-
-    Raises:
-        CheckpointError: if the file is truncated or not a checkpoint of ours.
-        FileNotFoundError: if there is none.
+    A checkpoint cut short is noticed; changed bytes in its arrays are not.
     """
     return _envelope(path)["metadata"]
 
@@ -302,11 +294,9 @@ def _named_variables(optimizer: Any) -> dict[str, Any]:
             if variable is not None:
                 path = re.sub(r"_\d+(?=/|$)", "", weight.path)
                 named[f"{attribute.lstrip('_')}/{position:04d}/{path}"] = variable
-    if {id(variable) for variable in named.values()} != set(own):
-        raise ValueError(
-            "`optimizer` must keep its state in lists with one variable per weight. "
-            f"Received: {type(optimizer).__name__}"
-        )
+    complete = {id(variable) for variable in named.values()} == set(own)
+    layout = "one whose state is lists with one variable per weight"
+    require(complete, "optimizer", layout, type(optimizer).__name__)
     return named
 
 
@@ -331,10 +321,7 @@ def _dense(name: str, array: np.ndarray) -> np.ndarray:
     # safetensors writes the memory as it lies: a transposed view would be saved wrong. Not
     # `np.ascontiguousarray`, which gives 0-d arrays an axis.
     array = np.asarray(array, order="C")
-    known = (array.dtype.kind in "biuf" and array.itemsize <= 8) or array.dtype.name in (
-        "bfloat16",
-        "complex64",
-    )
+    known = array.dtype.kind in "biuf" or array.dtype.name in ("bfloat16", "complex64")
     require(known, f"arrays['{name}']", "bool, int, float or complex64", array.dtype.name)
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from bignas_tf.checks import require, require_choice
-
-Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 # Keys of each kind and their defaults; None marks a key that must be given.
 _KEYS: dict[str, dict[str, Any]] = {
@@ -34,7 +33,7 @@ _KEYS: dict[str, dict[str, Any]] = {
 
 
 @keras.saving.register_keras_serializable(package="bignas_tf")
-class ExponentialDecayWithConstantEnding(Schedule):
+class ExponentialDecayWithConstantEnding(LearningRateSchedule):
     """Linear warm-up, exponential decay, then a rate that stays.
 
     At step `t`, from 0:
@@ -126,7 +125,7 @@ def cosine_decay(
     decay_steps: float,
     warmup_steps: float = 0,
     ending_fraction: float = 0.0,
-) -> Schedule:
+) -> LearningRateSchedule:
     """Keras's `CosineDecay`, with a linear warm-up from 0.
 
     Args:
@@ -156,7 +155,9 @@ def cosine_decay(
     )
 
 
-def build_schedule(config: Mapping[str, Any], steps_per_epoch: int, epochs: float) -> Schedule:
+def build_schedule(
+    config: Mapping[str, Any], steps_per_epoch: int, epochs: float
+) -> LearningRateSchedule:
     """Builds the schedule that a recipe describes in epochs.
 
     | kind | keys (defaults) |

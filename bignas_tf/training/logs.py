@@ -1,0 +1,239 @@
+"""What a run leaves behind besides weights: metrics by step and how it was started."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bignas_tf.checks import require_int
+from bignas_tf.training.checkpoints import replacing
+
+
+class JsonlLog:
+    """Metrics as one JSON object per line, each with its `step`.
+
+    A run resumed from a checkpoint repeats the steps after it. With `resume_step` their
+    lines are dropped first, so the log ends up like that of a run that never stopped. A
+    last line that a killed process left half-written is dropped in any case.
+
+    Args:
+        path: file to append to; its folder is created.
+        resume_step: int or None: the last step whose lines stay; None keeps all.
+
+    Raises:
+        ValueError: if a line other than the last is not an object with an int `step`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], resume_step: int | None = None) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._keep(math.inf if resume_step is None else resume_step)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one line and hands it to the operating system.
+
+        Args:
+            record: `step` (int, 0 or more) and anything that `write_json` takes.
+
+        Raises:
+            ValueError: if `step` is missing or no int.
+        """
+        plain = _plain(record)
+        require_int("step", plain.get("step"), low=0)
+        self._file.write(json.dumps(plain, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def __enter__(self) -> JsonlLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _keep(self, last_step: float) -> None:
+        text = self.path.read_bytes()
+        lines = text.splitlines()
+        kept = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                step = json.loads(line)["step"]
+                require_int("step", step, low=0)
+            except (ValueError, KeyError, TypeError) as error:
+                if number == len(lines) and not text.endswith(b"\n"):
+                    break
+                raise ValueError(
+                    f"Line {number} of {self.path} must be a JSON object with an int `step`. "
+                    f"Received: {line[:80]!r}"
+                ) from error
+            if step <= last_step:
+                kept.append(line + b"\n")
+        if b"".join(kept) != text:
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(b"".join(kept))
+
+
+class ScalarLog:
+    """Scalars for TensorBoard, where the backend is TensorFlow and `tensorboard` is installed.
+
+    Elsewhere it says once per process what is missing, and writes nothing.
+
+    Args:
+        folder: path, created by the first write.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = str(folder)
+        self._writer: Any = None
+        self._missing = _missing_for_scalars()
+        if self._missing:
+            _say_once(self._missing)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes the scalars of one step.
+
+        Args:
+            step: int, 0 or more.
+            scalars: tag (`train/loss`) -> number.
+        """
+        if self._missing:
+            return
+        import tensorflow as tf
+
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self._folder)
+        with self._writer.as_default(step):
+            for tag, value in scalars.items():
+                tf.summary.scalar(tag, float(value))
+
+    def close(self) -> None:
+        """Writes out what is buffered and closes the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def run_record(
+    command: Sequence[str], seeds: Mapping[str, int], recipe: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describes how and where a run was started, for its run.json.
+
+    Args:
+        command: the program and its arguments (`sys.argv`).
+        seeds: what each seed is for -> seed.
+        recipe: the recipe with all overrides applied.
+
+    Returns:
+        Plain JSON: `started` (UTC), `command`, `seeds`, `recipe`, `versions`, `threads`,
+        `machine`.
+    """
+    backend = keras.backend.backend()
+    threads: dict[str, Any] = {
+        "cpus": os.cpu_count(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+    }
+    # Importing TensorFlow here would start it in a JAX run.
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        # 0 leaves the choice to TensorFlow.
+        threads["intra_op"] = tensorflow.config.threading.get_intra_op_parallelism_threads()
+        threads["inter_op"] = tensorflow.config.threading.get_inter_op_parallelism_threads()
+    return {
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(command),
+        "seeds": _plain(seeds),
+        "recipe": _plain(recipe),
+        "versions": {
+            "bignas_tf": _version("bignas-tf"),
+            "python": platform.python_version(),
+            "keras": keras.version(),
+            "backend": backend,
+            backend: _version(backend),
+            "numpy": np.__version__,
+        },
+        "threads": threads,
+        "machine": {"platform": platform.platform(), "cpu": _cpu_model()},
+    }
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a JSON file atomically, indented by two.
+
+    Args:
+        path: file to write; its folder is created.
+        value: JSON, NumPy arrays and scalars, paths. NaN and the infinities, for which
+            JSON has no numbers, become the strings `nan`, `inf` and `-inf`, which
+            `float` reads.
+
+    Raises:
+        TypeError: if `value` holds anything else.
+    """
+    text = json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _missing_for_scalars() -> str | None:
+    if keras.backend.backend() != "tensorflow":
+        return "TensorBoard scalars need the TensorFlow backend of Keras; none are written"
+    if importlib.util.find_spec("tensorboard") is None:
+        return "No TensorBoard scalars are written; pip install 'bignas-tf[tensorboard]' for them"
+    return None
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        # A source tree that was not installed, or a build under another name (tensorflow-cpu).
+        module = sys.modules.get(distribution)
+        return getattr(module, "__version__", "unknown")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
