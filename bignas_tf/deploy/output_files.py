@@ -1,0 +1,69 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuses to replace a file unasked.
+
+    Args:
+        path: the file about to be written.
+        overwrite: bool, whether replacing it was asked for.
+
+    Raises:
+        FileExistsError: if `path` exists and `overwrite` is false.
+        IsADirectoryError: if `path` is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"the output must be a file, not a folder. Received: {path}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"the output exists already; set `overwrite` to replace it. Received: {path}"
+        )
+
+
+@contextlib.contextmanager
+def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
+    """Gives temporary names beside `outputs`; leaving without an error renames them.
+
+    The temporary files are created on entry, so that a folder that cannot be
+    written to is refused before any work is done. After an error none is left.
+
+    Args:
+        outputs: the files to write, in folders that exist.
+
+    Yields:
+        The temporary paths, one per output, in the same order.
+
+    Raises:
+        OSError: if an output's folder does not exist or cannot be written to.
+    """
+    temporary = tuple(path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in outputs)
+    try:
+        for path in temporary:
+            _create(path)
+        yield temporary
+        for source, target in zip(temporary, outputs, strict=True):
+            os.replace(source, target)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+
+
+def _create(path: Path) -> None:
+    """Creates an empty file (mkstemp would leave it unreadable for other users)."""
+    try:
+        path.write_bytes(b"")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the output's folder does not exist. Received: {path.parent}"
+        ) from error
+    except OSError as error:
+        raise type(error)(
+            f"the output's folder cannot be written to ({error.strerror}). Received: {path.parent}"
+        ) from error
