@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import IO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bignas_tf.data.errors import BrokenImageError
 
@@ -38,7 +38,15 @@ def decode_image(
             image.load()
             return fit(image, image_size, channels)
     except Exception as error:  # Pillow's plugins raise a dozen unrelated classes on bad bytes
-        raise BrokenImageError(path, " ".join(str(error).split()) or repr(error)) from error
+        raise BrokenImageError(path, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or cut off within its header"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or repr(error)
 
 
 def decode_images(paths: Sequence[str], image_size: int, channels: int) -> np.ndarray:

@@ -143,6 +143,6 @@ def optional(module: str, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name != module.split(".")[0]:
+        if not f"{module}.".startswith(f"{error.name}."):
             raise  # it is there; something that it needs itself is not
         raise DataError(f'{purpose} needs: pip install "bignas-tf[{extra}]"') from error

@@ -1,0 +1,138 @@
+import json
+
+import numpy as np
+import pytest
+
+from bignas_tf.data import AugmentationPolicy, DataError, epoch_order
+
+POLICIES = [
+    AugmentationPolicy(),
+    AugmentationPolicy(flip=True),
+    AugmentationPolicy(shift=3),
+    AugmentationPolicy(flip=True, shift=2, fill="constant", value=9),
+    AugmentationPolicy(shift=20, fill="constant"),
+    AugmentationPolicy(cutout=5, value=77),
+    AugmentationPolicy(flip=True, shift=4, cutout=4),
+    AugmentationPolicy(flip=True, shift=4, fill="constant", value=200, cutout=40),
+]
+
+
+def one_by_one(policy, images, draws):
+    """The policy again: every image alone, padded, cropped, flipped, cut pixel by pixel."""
+    augmented = []
+    for i, image in enumerate(images):
+        height, width, _ = image.shape
+        if policy.shift:
+            margin = ((policy.shift,) * 2, (policy.shift,) * 2, (0, 0))
+            fill = {"constant_values": policy.value} if policy.fill == "constant" else {}
+            padded = np.pad(image, margin, mode=policy.fill, **fill)
+            down, right = draws["offsets"][i] + policy.shift
+            image = padded[down : down + height, right : right + width]
+        if policy.flip and draws["flips"][i]:
+            image = np.fliplr(image)
+        if policy.cutout:
+            image = image.copy()
+            top = int(draws["cutouts"][i][0] * height) - policy.cutout // 2
+            left = int(draws["cutouts"][i][1] * width) - policy.cutout // 2
+            for y in range(max(top, 0), min(top + policy.cutout, height)):
+                for x in range(max(left, 0), min(left + policy.cutout, width)):
+                    image[y, x] = policy.value
+        augmented.append(image)
+    return np.stack(augmented)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("shape", [(12, 12, 3), (8, 13, 1)])
+def test_a_batch_equals_its_images_augmented_one_by_one(policy, shape):
+    images = np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8)
+    original = images.copy()
+    draws = policy.draw(50, seed=1, epoch=2)
+    augmented = policy.apply(images, draws)
+    assert augmented.dtype == np.uint8
+    np.testing.assert_array_equal(augmented, one_by_one(policy, images, draws))
+    np.testing.assert_array_equal(images, original)
+
+
+def test_policies_are_plain_json_and_back():
+    for policy in POLICIES:
+        assert AugmentationPolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
+    assert AugmentationPolicy.from_dict({"shift": 2}) == AugmentationPolicy(shift=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"flop": True}, r"Augmentation fields.*Received: \['flop'\]"),
+        ({"flip": 1}, "`flip`.*Received: 1"),
+        ({"shift": -1}, "`shift`.*Received: -1"),
+        ({"shift": 1.5}, "`shift`.*Received: 1.5"),
+        ({"cutout": True}, "`cutout`.*Received: True"),
+        ({"fill": "wrap"}, "`fill`.*reflect.*Received: 'wrap'"),
+        ({"value": 256}, "`value`.*Received: 256"),
+    ],
+)
+def test_a_policy_out_of_range_is_refused(fields, message):
+    with pytest.raises(DataError, match=message):
+        AugmentationPolicy.from_dict(fields)
+
+
+def test_a_shift_across_a_reflected_image_is_refused():
+    policy = AugmentationPolicy(shift=8)
+    with pytest.raises(DataError, match="`shift`.*8 pixels. Received: 8"):
+        policy.apply(np.zeros((2, 8, 9, 1), np.uint8), policy.draw(2, 0, 0))
+
+
+def test_draws_of_another_batch_are_refused():
+    policy = AugmentationPolicy(flip=True)
+    with pytest.raises(DataError, match=r"`draws\['flips'\]`.*Received: 3"):
+        policy.apply(np.zeros((2, 8, 8, 1), np.uint8), policy.draw(3, 0, 0))
+    with pytest.raises(DataError, match=r"`draws\['flips'\]`.*Received: 0"):
+        policy.apply(np.zeros((2, 8, 8, 1), np.uint8), {})
+
+
+FULL = AugmentationPolicy(flip=True, shift=3, cutout=4)
+
+
+def test_draws_are_uniform_over_their_ranges():
+    draws = FULL.draw(70_000, seed=0, epoch=0)
+    for axis in (0, 1):
+        values, counts = np.unique(draws["offsets"][:, axis], return_counts=True)
+        assert values.tolist() == [-3, -2, -1, 0, 1, 2, 3]
+        assert abs(counts - 10_000).max() < 500  # 5 standard deviations
+        tenths = np.bincount((draws["cutouts"][:, axis] * 10).astype(int))
+        assert len(tenths) == 10 and abs(tenths - 7_000).max() < 400
+    assert abs(draws["flips"].mean() - 0.5) < 0.01
+    together = np.corrcoef(np.column_stack(list(draws.values())).T)
+    assert abs(together - np.eye(5)).max() < 0.02
+
+
+def test_the_draws_of_an_example_do_not_depend_on_how_many_follow():
+    few, many = FULL.draw(10, 4, 5), FULL.draw(1000, 4, 5)
+    for name in ("offsets", "flips", "cutouts"):
+        np.testing.assert_array_equal(few[name], many[name][:10])
+
+
+def test_one_kind_of_draw_does_not_change_another():
+    full = FULL.draw(20, 4, 5)
+    for policy in (AugmentationPolicy(flip=True), AugmentationPolicy(shift=3)):
+        for name, values in policy.draw(20, 4, 5).items():
+            np.testing.assert_array_equal(values, full[name])
+
+
+@pytest.mark.parametrize("other", [(4, 6), (5, 5)])
+def test_draws_differ_between_seeds_and_between_epochs(other):
+    first, second = FULL.draw(100, 4, 5), FULL.draw(100, *other)
+    assert all((first[name] != second[name]).any() for name in first)
+    assert (epoch_order(100, 4, 5) != epoch_order(100, *other)).any()
+
+
+def test_an_epoch_visits_every_example_once():
+    for epoch in range(3):
+        assert sorted(epoch_order(101, 9, epoch)) == list(range(101))
+
+
+def test_every_example_is_equally_likely_at_every_position():
+    orders = np.array([epoch_order(5, 0, epoch) for epoch in range(4000)])
+    for position in range(5):
+        counts = np.bincount(orders[:, position], minlength=5)
+        assert abs(counts - 800).max() < 130  # 5 standard deviations

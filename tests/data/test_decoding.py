@@ -1,0 +1,170 @@
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bignas_tf.data.errors import BrokenImageError
+from bignas_tf.data.images import decode_image, decode_images, fit
+
+RNG = np.random.default_rng(7)
+
+
+def noise(*shape):
+    return RNG.integers(0, 256, shape, np.uint8)
+
+
+def stored(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+def decode(image, size, channels, kind="PNG", **options):
+    return decode_image("x", size, channels, file=stored(image, kind, **options))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
+def test_lossless_grey_files_come_back_as_they_were(kind):
+    grey = noise(9, 9)
+    np.testing.assert_array_equal(decode(Image.fromarray(grey), 9, 1, kind)[..., 0], grey)
+    np.testing.assert_array_equal(decode(Image.fromarray(grey), 9, 3, kind)[..., 2], grey)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_lossless_colour_files_come_back_as_they_were(kind, options):
+    colour = noise(9, 9, 3)
+    np.testing.assert_array_equal(decode(Image.fromarray(colour), 9, 3, kind, **options), colour)
+
+
+def test_jpeg_equals_the_accurate_decoder_of_tensorflow():
+    import tensorflow as tf
+
+    smooth = Image.fromarray(noise(8, 8, 3)).resize((48, 48), Image.Resampling.BICUBIC)
+    file = stored(smooth, "JPEG", quality=80)
+    accurate = tf.io.decode_jpeg(file.getvalue(), dct_method="INTEGER_ACCURATE").numpy()
+    difference = decode_image("x", 48, 3, file=file).astype(int) - accurate
+    assert abs(difference).max() <= 1
+
+
+def test_colour_becomes_luma_by_the_weights_of_bt_601():
+    colour = noise(9, 9, 3)
+    luma = colour @ [0.299, 0.587, 0.114]
+    assert abs(decode(Image.fromarray(colour), 9, 1)[..., 0] - luma).max() <= 0.51
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    deep = RNG.integers(0, 65536, (9, 9)).astype(np.uint16)
+    deep[0, :4] = [0, 255, 32768, 65535]
+    expected = np.floor(deep / 257 + 0.5)
+    np.testing.assert_array_equal(decode(Image.fromarray(deep), 9, 1)[..., 0], expected)
+    np.testing.assert_array_equal(decode(Image.fromarray(deep), 9, 3)[..., 1], expected)
+    # Older versions of Pillow open such files with 32-bit pixels.
+    np.testing.assert_array_equal(
+        fit(Image.fromarray(deep.astype(np.int32)), 9, 1)[..., 0], expected
+    )
+
+
+def test_palettes_give_their_colours_with_and_without_transparency():
+    palette = noise(4, 3)
+    indices = RNG.integers(0, 4, (9, 9)).astype(np.uint8)
+    image = Image.fromarray(indices, "L").convert("P")
+    image.putdata(indices.ravel().tolist())
+    image.putpalette(palette.ravel().tolist())
+    for options in ({}, {"transparency": bytes([0, 128, 255, 255])}, {"transparency": 2}):
+        np.testing.assert_array_equal(decode(image, 9, 3, **options), palette[indices])
+
+
+def test_alpha_is_dropped():
+    colour = noise(9, 9, 4)
+    np.testing.assert_array_equal(decode(Image.fromarray(colour), 9, 3), colour[..., :3])
+    grey = noise(9, 9, 2)
+    np.testing.assert_array_equal(decode(Image.fromarray(grey, "LA"), 9, 1), grey[..., :1])
+
+
+def test_one_bit_images_become_black_and_white():
+    bits = noise(9, 9) > 127
+    np.testing.assert_array_equal(decode(Image.fromarray(bits), 9, 1)[..., 0], bits * 255)
+
+
+@pytest.mark.parametrize("ink", [(0, 0, 0, 0), (255, 0, 0, 0), (10, 200, 90, 60)])
+def test_cmyk_jpegs_are_inks_on_white_paper(ink):
+    image = decode(Image.new("CMYK", (16, 16), ink), 16, 3, "JPEG", quality=100, subsampling=0)
+    light = [(255 - ink[i]) * (255 - ink[3]) / 255 for i in range(3)]
+    assert abs(image - np.array(light)).max() <= 2
+
+
+def test_an_animation_gives_its_first_frame():
+    first, second = Image.new("L", (8, 8), 10), Image.new("L", (8, 8), 200)
+    image = decode(first, 8, 1, "GIF", save_all=True, append_images=[second])
+    assert (image == 10).all()
+
+
+@pytest.mark.parametrize("shape", [(20, 40), (40, 20)])
+def test_another_size_is_resized_whole_and_cropped_to_its_centre(shape):
+    image = Image.fromarray(noise(*shape, 3))
+    whole = image.resize((shape[1] // 2, shape[0] // 2), Image.Resampling.BICUBIC)
+    top, left = (shape[0] // 2 - 10) // 2, (shape[1] // 2 - 10) // 2
+    expected = np.asarray(whole)[top : top + 10, left : left + 10].astype(int)
+    # Pillow picks the cheaper of rows first and columns first, and rounds after each.
+    assert abs(fit(image, 10, 3) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("size", [5, 8, 24, 32])
+def test_resizing_is_bicubic_with_antialias(size):
+    import tensorflow as tf
+
+    image = noise(16, 16, 3) // 2 + 64  # bicubic overshoots: stay away from 0 and 255
+    expected = tf.image.resize(image, (size, size), method="bicubic", antialias=True).numpy()
+    # Pillow rounds to 8 bits after rows and after columns.
+    assert abs(fit(Image.fromarray(image), size, 3) - expected).max() <= 1.5
+
+
+def test_a_wide_image_of_the_right_height_is_only_cropped():
+    image = noise(8, 13, 3)
+    np.testing.assert_array_equal(fit(Image.fromarray(image), 8, 3), image[:, 2:10])
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "missing"])
+def test_a_file_that_is_no_image_is_named(tmp_path, content):
+    path = tmp_path / "bröken.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BrokenImageError, match="bröken.png") as caught:
+        decode_image(str(path), 8, 3)
+    assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+def test_a_truncated_file_is_named(tmp_path, kind):
+    whole = stored(Image.fromarray(noise(64, 64, 3)), kind).getvalue()
+    path = tmp_path / "short"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BrokenImageError, match="short"):
+        decode_image(str(path), 64, 3)
+
+
+def test_floating_point_pixels_are_refused():
+    with pytest.raises(ValueError, match="floating-point"):
+        fit(Image.fromarray(np.zeros((8, 8), np.float32)), 8, 1)
+
+
+def test_files_decoded_in_parallel_keep_their_order(tmp_path):
+    images = noise(40, 6, 6, 3)
+    paths = [str(tmp_path / f"{i}.png") for i in range(40)]
+    for image, path in zip(images, paths, strict=True):
+        Image.fromarray(image).save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(decode_images(paths, 6, 3), images)
+
+
+def test_of_many_broken_files_the_first_is_named(tmp_path):
+    paths = [str(tmp_path / f"{i}.png") for i in range(20)]
+    for i, path in enumerate(paths):
+        if i not in (7, 8, 15):
+            Image.fromarray(noise(6, 6, 3)).save(path)
+    with pytest.raises(BrokenImageError, match="7.png"):
+        decode_images(paths, 6, 3)
