@@ -234,9 +234,9 @@ def optimizer_arrays(optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndar
     Raises:
         ValueError: if the optimizer is not built or has state of an unknown layout.
     """
+    # `np.array(variable)` and Keras's `convert_to_numpy` warn under NumPy 2.
     arrays = {
-        name: np.array(keras.ops.convert_to_numpy(variable))
-        for name, variable in _named_variables(optimizer).items()
+        name: np.asarray(variable).copy() for name, variable in _named_variables(optimizer).items()
     }
     # int64 under TensorFlow, int32 under JAX.
     arrays["iterations"] = arrays["iterations"].astype(np.int64)

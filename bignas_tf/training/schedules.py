@@ -55,7 +55,6 @@ class ExponentialDecayWithConstantEnding(LearningRateSchedule):
             `initial_learning_rate`. 0 never stops it.
         warmup_steps: int or float, 0 or more.
         staircase: bool, whether `t / decay_steps` is rounded down.
-        name: str, name scope of the operations.
 
     Call arguments:
         step: int, float or scalar tensor of either, 0 or more.
@@ -78,7 +77,6 @@ class ExponentialDecayWithConstantEnding(LearningRateSchedule):
         ending_fraction: float = 0.05,
         warmup_steps: float = 0,
         staircase: bool = False,
-        name: str = "ExponentialDecayWithConstantEnding",
     ) -> None:
         super().__init__()
         _check_common(initial_learning_rate, ending_fraction, warmup_steps)
@@ -90,23 +88,21 @@ class ExponentialDecayWithConstantEnding(LearningRateSchedule):
         self.ending_fraction = ending_fraction
         self.warmup_steps = warmup_steps
         self.staircase = staircase
-        self.name = name
 
     def __call__(self, step: Any) -> Any:
-        with ops.name_scope(self.name):
-            dtype = keras.backend.floatx()
-            step = ops.cast(step, dtype)
-            periods = step / ops.cast(self.decay_steps, dtype)
-            if self.staircase:
-                periods = ops.floor(periods)
-            fraction = ops.maximum(
-                ops.power(ops.cast(self.decay_rate, dtype), periods),
-                ops.cast(self.ending_fraction, dtype),
-            )
-            if self.warmup_steps > 0:
-                warmup = ops.cast(self.warmup_steps, dtype)
-                fraction = ops.where(step < warmup, step / warmup, fraction)
-            return ops.cast(self.initial_learning_rate, dtype) * fraction
+        dtype = keras.backend.floatx()
+        step = ops.cast(step, dtype)
+        periods = step / ops.cast(self.decay_steps, dtype)
+        if self.staircase:
+            periods = ops.floor(periods)
+        fraction = ops.maximum(
+            ops.power(ops.cast(self.decay_rate, dtype), periods),
+            ops.cast(self.ending_fraction, dtype),
+        )
+        if self.warmup_steps > 0:
+            warmup = ops.cast(self.warmup_steps, dtype)
+            fraction = ops.where(step < warmup, step / warmup, fraction)
+        return ops.cast(self.initial_learning_rate, dtype) * fraction
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -116,7 +112,6 @@ class ExponentialDecayWithConstantEnding(LearningRateSchedule):
             "ending_fraction": self.ending_fraction,
             "warmup_steps": self.warmup_steps,
             "staircase": self.staircase,
-            "name": self.name,
         }
 
 
