@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from bignas_tf.checks import (
     from_json,
+    is_number,
     require,
     require_choice,
     require_int,
@@ -52,13 +53,17 @@ def register_block(type_name: str) -> Callable[[type], type]:
 class Block:
     """A named part of a network.
 
+    Fields hold values that can be hashed: lowered blocks are cached.
+
     Attributes:
+        arity: of the class: how many inputs it reads; None for any number.
         name: unique in its network; prefix of its ops' names.
         inputs: names of the earlier blocks (or `"input"`) whose outputs it reads; empty
             means the block before it.
     """
 
     type: ClassVar[str]
+    arity: ClassVar[int | None] = 1
     name: str
     inputs: tuple[str, ...] = ()
 
@@ -67,12 +72,8 @@ class Block:
             isinstance(self.name, str) and self.name.isidentifier(), "name", "an identifier",
             self.name,
         )  # fmt: skip
-        require(
-            isinstance(self.inputs, tuple) and all(isinstance(i, str) for i in self.inputs),
-            "inputs",
-            "a list of block names",
-            self.inputs,
-        )
+        ok = isinstance(self.inputs, tuple) and all(isinstance(i, str) for i in self.inputs)
+        require(ok, "inputs", "a tuple of block names", self.inputs)
 
     def ops(self, writer: OpWriter, *inputs: Tensor) -> Tensor:
         """Writes the block's ops and returns its output."""
@@ -85,9 +86,8 @@ class Block:
             value = getattr(self, field.name)
             if value == field.default or field.name == "name":
                 continue
-            data[field.name] = (
-                dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-            )
+            nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
+            data[field.name] = dataclasses.asdict(value) if nested else value
         return data
 
     @staticmethod
@@ -128,13 +128,12 @@ class ConvBlock(Block):
             require_int(argument, getattr(self, argument))
         require_kernel("kernel_size", self.kernel_size)
         require_choice("activation", self.activation, ACTIVATIONS)
-        require(
-            self.channels % self.groups == 0, "groups", f"a divisor of {self.channels}", self.groups
-        )
+        ok = self.dilation == 1 or self.strides == 1
+        require(ok, "dilation", f"1 where the stride is {self.strides}", self.dilation)
 
     def ops(self, writer: OpWriter, *inputs: Tensor) -> Tensor:
         x = writer.conv(
-            "conv", *inputs, self.channels, self.kernel_size,
+            "conv", inputs[0], self.channels, self.kernel_size,
             strides=self.strides, groups=self.groups, dilation=self.dilation,
         )  # fmt: skip
         return writer.activation("activation", writer.batch_norm("bn", x), self.activation)
@@ -163,8 +162,8 @@ class SqueezeExcitation:
     gate: str = "sigmoid"
 
     def __post_init__(self):
-        is_number = isinstance(self.ratio, (int, float)) and not isinstance(self.ratio, bool)
-        require(is_number and self.ratio > 0, "se.ratio", "a positive number", self.ratio)
+        ok = is_number(self.ratio) and self.ratio > 0
+        require(ok, "se.ratio", "a positive number", self.ratio)
         require_choice("se.relative_to", self.relative_to, ("input", "expanded"))
         require_int("se.divisor", self.divisor)
         require_choice("se.activation", self.activation, ACTIVATIONS)
@@ -219,12 +218,8 @@ class MBConvBlock(Block):
                 f"Received: {self.expand_ratio!r} and {self.expanded_channels!r}"
             )
         if self.expand_ratio is not None:
-            number = isinstance(self.expand_ratio, (int, float))
-            number = number and not isinstance(self.expand_ratio, bool)
-            require(
-                number and self.expand_ratio >= 1,
-                "expand_ratio", "a number of at least 1", self.expand_ratio,
-            )  # fmt: skip
+            ok = is_number(self.expand_ratio) and self.expand_ratio >= 1
+            require(ok, "expand_ratio", "a number of at least 1", self.expand_ratio)
         else:
             require_int("expanded_channels", self.expanded_channels)
         require(
@@ -242,7 +237,7 @@ class MBConvBlock(Block):
         """Channels of the depthwise convolution for `in_channels` of input."""
         if self.expanded_channels is not None:
             return self.expanded_channels
-        if self.expand_ratio == 1:
+        if self.expand_ratio is None or self.expand_ratio == 1:
             return in_channels
         return make_divisible(in_channels * self.expand_ratio, self.expand_divisor)
 
@@ -343,7 +338,7 @@ class MobileNetV3HeadBlock(Block):
         require_rate("dropout", self.dropout)
 
     def ops(self, writer: OpWriter, *inputs: Tensor) -> Tensor:
-        x = writer.batch_norm("bn", writer.conv("conv", *inputs, self.channels, 1))
+        x = writer.batch_norm("bn", writer.conv("conv", inputs[0], self.channels, 1))
         x = writer.activation("activation", x, self.activation)
         writer.part = "top"
         x = writer.global_pool("pool", x)

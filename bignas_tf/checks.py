@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,12 @@ def is_int(value: Any, low: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite int or float (no bool)."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) < math.inf
+
+
 def require_int(argument: str, value: Any, low: int = 1) -> None:
     """Requires an int of at least `low`."""
     require(is_int(value, low), argument, f"an integer of at least {low}", value)
@@ -30,13 +37,13 @@ def require_kernel(argument: str, value: Any) -> None:
 
 def require_choice(argument: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Requires one of `allowed`."""
-    require(value in allowed, argument, f"one of {', '.join(allowed)}", value)
+    ok = isinstance(value, str) and value in allowed
+    require(ok, argument, f"one of {', '.join(allowed)}", value)
 
 
 def require_rate(argument: str, value: Any) -> None:
     """Requires a number in [0, 1)."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    require(is_number and 0 <= value < 1, argument, "a number in [0, 1)", value)
+    require(is_number(value) and 0 <= value < 1, argument, "a number in [0, 1)", value)
 
 
 def from_json(cls: type, data: Any, what: str) -> Any:
@@ -44,7 +51,7 @@ def from_json(cls: type, data: Any, what: str) -> Any:
     if not isinstance(data, Mapping):
         raise ValueError(f"{what} must be a JSON object. Received: {data!r}")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    unknown = sorted(set(data) - set(fields))
+    unknown = sorted(str(key) for key in set(data) - set(fields))
     if unknown:
         raise ValueError(
             f"{what} has unknown keys; allowed are {', '.join(fields)}. "
@@ -57,5 +64,13 @@ def from_json(cls: type, data: Any, what: str) -> Any:
     }
     missing = sorted(required - set(data))
     if missing:
-        raise ValueError(f"{what} lacks required keys: {', '.join(missing)}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        raise ValueError(
+            f"{what} lacks required keys: {', '.join(missing)}. "
+            f"Received: {', '.join(map(str, data)) or 'none'}"
+        )
+    return cls(**{key: _tuples(value) for key, value in data.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of JSON as tuples, which can be hashed, at every depth."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bignas_tf.checks import is_int, require
-from bignas_tf.ops import INPUT, Op, Shape, last_uses, output_shape, weight_shapes
+from bignas_tf.ops import INPUT, WEIGHTED, Op, Shape, last_uses, output_shape, weight_shapes
 from bignas_tf.spec import NetworkSpec
 
 FLOAT32_BYTES = 4
@@ -123,7 +123,7 @@ def count(
     """
     ops, shape = _resolve(network, resolution, input_shape)
     macs = params = peak = 0
-    for _, _, op_macs, op_params, _, _, live in _walk(ops, shape):
+    for _, op_macs, op_params, _, _, live in _walk(ops, shape):
         macs += op_macs
         params += op_params
         peak = max(peak, live)
@@ -150,7 +150,10 @@ def profile(
         ValueError: for an impossible image, or ops without `input_shape`.
     """
     ops, shape = _resolve(network, resolution, input_shape)
-    costs = tuple(OpCost(*values) for values in _walk(ops, shape))
+    costs = tuple(
+        OpCost(op.name, op.block, macs, params, output, size, live)
+        for op, macs, params, output, size, live in _walk(ops, shape)
+    )
     blocks: dict[str, list[OpCost]] = {}
     for op in costs:
         blocks.setdefault(op.block, []).append(op)
@@ -158,30 +161,28 @@ def profile(
     return Profile(shape, costs, totals, _total(costs))
 
 
-def _walk(
-    ops: Sequence[Op], input_shape: Shape
-) -> Iterator[tuple[str, str, int, int, Shape, int, int]]:
-    """Yields the fields of `OpCost`, op by op."""
+def _walk(ops: Sequence[Op], input_shape: Shape) -> Iterator[tuple[Op, int, int, Shape, int, int]]:
+    """Yields every op with its MACs, params, output shape, output bytes and live bytes."""
     shapes = {INPUT: input_shape}
     sizes = {INPUT: FLOAT32_BYTES * math.prod(input_shape)}
     last = last_uses(ops)
     live = sizes[INPUT] if INPUT in last else 0
     for index, op in enumerate(ops):
-        name = op.name
-        shape = shapes[name] = output_shape(op, [shapes[read] for read in op.inputs])
-        positions = math.prod(shape[:-1])
-        size = sizes[name] = FLOAT32_BYTES * positions * shape[-1]
+        shape = output_shape(op, [shapes[name] for name in op.inputs])
+        size = FLOAT32_BYTES * math.prod(shape)
+        shapes[op.name], sizes[op.name] = shape, size
         live += size
         macs = params = 0
-        for weight, weight_shape in weight_shapes(op).items():
-            values = math.prod(weight_shape)
-            params += values
-            if weight == "kernel":  # every value of a kernel is used once per output position
-                macs = values * positions
-        yield name, op.block, macs, params, shape, size, live
-        for tensor in {name, *op.inputs}:
-            if last[tensor] == index:
-                live -= sizes[tensor]
+        if isinstance(op, WEIGHTED):
+            weights = weight_shapes(op)
+            params = sum(map(math.prod, weights.values()))
+            if "kernel" in weights:  # each of its values is used once per output position
+                macs = math.prod(weights["kernel"]) * math.prod(shape[:-1])
+        yield op, macs, params, shape, size, live
+        for name in (*op.inputs, op.name):
+            if last.get(name) == index:
+                live -= sizes[name]
+                del last[name]  # an op may read a tensor twice
 
 
 def _total(ops: Sequence[OpCost]) -> Cost:
@@ -196,23 +197,21 @@ def _resolve(
     network: NetworkSpec | Sequence[Op], resolution: int | None, input_shape: Shape | None
 ) -> tuple[Sequence[Op], Shape]:
     """The ops and the image shape to count."""
-    ops = network.ops() if isinstance(network, NetworkSpec) else network
-    require(
-        resolution is None or input_shape is None,
-        "resolution",
-        "left out where `input_shape` is given",
-        resolution,
-    )
-    if isinstance(network, NetworkSpec) and input_shape is None:
-        height, width, channels = network.input_shape
-        if resolution is not None:
-            require(is_int(resolution), "resolution", "a positive integer", resolution)
-            height = width = resolution
-        return ops, (height, width, channels)
+    ops: Any = network  # of the declared types only once checked
+    shape: Any = input_shape
+    if isinstance(network, NetworkSpec):
+        ops = network.ops()
+        shape = network.input_shape if input_shape is None else input_shape
+    ok = isinstance(ops, (list, tuple)) and len(ops) > 0
+    require(ok, "network", "a NetworkSpec or a non-empty list of ops", network)
+    ok = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(map(is_int, shape))
     allowed = "three positive integers (height, width, channels)"
-    ok = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3
-    require(ok and all(map(is_int, input_shape)), "input_shape", allowed, input_shape)
-    return ops, tuple(input_shape)
+    require(ok, "input_shape", allowed, input_shape)
+    if resolution is not None:
+        allowed = "a positive integer, or None where `input_shape` is given"
+        require(is_int(resolution) and input_shape is None, "resolution", allowed, resolution)
+        shape = (resolution, resolution, shape[-1])
+    return ops, tuple(shape)
 
 
 def _times(shape: Shape) -> str:

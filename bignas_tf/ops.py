@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from bignas_tf.checks import is_int, require, require_choice
+
 INPUT = "input"
 ACTIVATIONS = ("linear", "relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid")
 # Activations with f(0) != 0: on channels that a child does not have they yield a nonzero.
@@ -189,17 +191,29 @@ def last_uses(ops: Sequence[Op]) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Handle of a tensor while a network is written out: its name and channels."""
+    """Handle of a tensor while a network is written out.
+
+    Attributes:
+        name: of the op that makes it, or `"input"`.
+        channels: its channels.
+        stride: image pixels per position along height and width; 0 for a single position,
+            after global pooling. Rounded-up divisions compose, so equal strides mean equal
+            sizes at every resolution.
+        flat: whether its shape is `(channels,)`.
+    """
 
     name: str
     channels: int
+    stride: int = 1
+    flat: bool = False
 
 
 class OpWriter:
     """Collects the ops of one network; blocks write through it.
 
     Names are prefixed with the current block's: in block `stage1_block1`, `conv("a", ...)`
-    writes the op `stage1_block1_a`.
+    writes the op `stage1_block1_a`. Its methods raise a `ValueError` where an op does not
+    fit its inputs.
 
     Attributes:
         ops: written so far.
@@ -225,19 +239,38 @@ class OpWriter:
         if name in self._names:
             raise ValueError(f"Op names must be unique in a network. Received: '{name}' twice")
         self._names.add(name)
-        fields.setdefault("in_channels", inputs[0].channels)
-        fields.setdefault("channels", inputs[0].channels)
+        first = inputs[0]
+        fields.setdefault("in_channels", first.channels)
+        fields.setdefault("channels", first.channels)
         names = tuple(tensor.name for tensor in inputs)
         self.ops.append(op_type(name=name, inputs=names, block=self.part, **fields))
-        return Tensor(name, fields["channels"])
+        stride = first.stride * fields.get("strides", 1)
+        return Tensor(name, fields["channels"], stride, first.flat)
 
-    def conv(self, name: str, x: Tensor, channels: int, kernel_size: int, **fields) -> Tensor:
+    def _map(self, name: str, x: Tensor) -> list[Tensor]:
+        """Requires a feature map."""
+        require(not x.flat, f"input of {self.block}_{name}", "(height, width, channels)", x)
+        return [x]
+
+    def _alike(self, name: str, inputs: Sequence[Tensor], channels: bool = True) -> None:
+        """Requires tensors of one size."""
+        sizes = {(t.stride, t.flat, t.channels if channels else 0) for t in inputs}
+        require(len(sizes) == 1, f"inputs of {self.block}_{name}", "tensors of one size", inputs)
+
+    def conv(
+        self, name: str, x: Tensor, channels: int, kernel_size: int, groups: int = 1, **fields
+    ) -> Tensor:
         """Writes a `Conv`."""
-        return self._write(Conv, name, [x], channels=channels, kernel_size=kernel_size, **fields)
+        ok = is_int(groups) and x.channels % groups == channels % groups == 0
+        require(ok, "groups", f"a divisor of {x.channels} and {channels}", groups)
+        fields |= {"channels": channels, "kernel_size": kernel_size, "groups": groups}
+        return self._write(Conv, name, self._map(name, x), **fields)
 
     def depthwise(self, name: str, x: Tensor, kernel_size: int, **fields) -> Tensor:
         """Writes a `DepthwiseConv`."""
-        return self._write(DepthwiseConv, name, [x], kernel_size=kernel_size, **fields)
+        return self._write(
+            DepthwiseConv, name, self._map(name, x), kernel_size=kernel_size, **fields
+        )
 
     def batch_norm(self, name: str, x: Tensor, zero_gamma: bool = False) -> Tensor:
         """Writes a `BatchNorm`."""
@@ -245,17 +278,21 @@ class OpWriter:
 
     def activation(self, name: str, x: Tensor, function: str, gate: bool = False) -> Tensor:
         """Writes an `Activation`; "linear" writes nothing."""
+        require_choice("function", function, ACTIVATIONS)
         if function == "linear":
             return x
         return self._write(Activation, name, [x], function=function, gate=gate)
 
     def pool(self, name: str, x: Tensor, kind: str, pool_size: int, strides: int) -> Tensor:
         """Writes a `Pool`."""
-        return self._write(Pool, name, [x], kind=kind, pool_size=pool_size, strides=strides)
+        require_choice("kind", kind, ("average", "max"))
+        fields = {"kind": kind, "pool_size": pool_size, "strides": strides}
+        return self._write(Pool, name, self._map(name, x), **fields)
 
     def global_pool(self, name: str, x: Tensor, keepdims: bool = False) -> Tensor:
         """Writes a `GlobalPool`."""
-        return self._write(GlobalPool, name, [x], keepdims=keepdims)
+        y = self._write(GlobalPool, name, self._map(name, x), keepdims=keepdims)
+        return dataclasses.replace(y, stride=0, flat=not keepdims)
 
     def dropout(self, name: str, x: Tensor, rate: float) -> Tensor:
         """Writes a `Dropout`; rate 0 writes nothing."""
@@ -263,21 +300,27 @@ class OpWriter:
 
     def dense(self, name: str, x: Tensor, channels: int, use_bias: bool = True) -> Tensor:
         """Writes a `Dense`."""
+        require(x.flat, f"input of {self.block}_{name}", "flat", x)
         return self._write(Dense, name, [x], channels=channels, use_bias=use_bias)
 
     def add(self, name: str, *inputs: Tensor) -> Tensor:
         """Writes an `Add`."""
+        self._alike(name, inputs)
         return self._write(Add, name, inputs)
 
     def subtract(self, name: str, a: Tensor, b: Tensor) -> Tensor:
         """Writes a `Subtract`."""
+        self._alike(name, [a, b])
         return self._write(Subtract, name, [a, b])
 
     def multiply(self, name: str, x: Tensor, gate: Tensor) -> Tensor:
-        """Writes a `Multiply`."""
+        """Writes a `Multiply`; `gate` may have a single position."""
+        full = dataclasses.replace(gate, stride=gate.stride or x.stride)
+        self._alike(name, [x, full])
         return self._write(Multiply, name, [x, gate])
 
     def concat(self, name: str, *inputs: Tensor) -> Tensor:
         """Writes a `Concat`."""
+        self._alike(name, inputs, channels=False)
         total = sum(tensor.channels for tensor in inputs)
         return self._write(Concat, name, inputs, channels=total, in_channels=total)

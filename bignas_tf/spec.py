@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bignas_tf.blocks import Block
-from bignas_tf.checks import from_json, is_int, require, require_choice, require_int
+from bignas_tf.checks import from_json, is_int, is_number, require, require_choice, require_int
 from bignas_tf.ops import INPUT, Op, OpWriter, Shape, Tensor
 
 
@@ -38,11 +38,12 @@ class NetworkSpec:
         require(ok, "input_shape", "three positive integers (height, width, channels)", shape)
         require_int("classes", self.classes)
         epsilon = self.batch_norm_epsilon
-        require(
-            isinstance(epsilon, float) and epsilon > 0, "batch_norm_epsilon", "positive", epsilon
-        )
-        require(len(self.blocks) > 0, "blocks", "a non-empty list", self.blocks)
-        self.ops()  # refuses unknown inputs, repeated names and indivisible groups
+        positive = is_number(epsilon) and epsilon > 0
+        require(positive, "batch_norm_epsilon", "a positive number", epsilon)
+        blocks = self.blocks
+        ok = isinstance(blocks, tuple) and all(isinstance(b, Block) for b in blocks)
+        require(ok and len(blocks) > 0, "blocks", "a non-empty tuple of Block", blocks)
+        self.ops()  # refuses unknown inputs, repeated names and ops that do not fit their inputs
 
     def ops(self) -> tuple[Op, ...]:
         """The network as primitive ops in execution order."""
@@ -50,7 +51,7 @@ class NetworkSpec:
 
     @functools.cached_property
     def _ops(self) -> tuple[Op, ...]:
-        writer = OpWriter(self.classes, self.batch_norm_epsilon)
+        ops: list[Op] = []
         outputs = {INPUT: Tensor(INPUT, self.input_shape[-1])}
         previous = INPUT
         for block in self.blocks:
@@ -58,15 +59,18 @@ class NetworkSpec:
             names = block.inputs or (previous,)
             for name in names:
                 require_choice(f"inputs of block '{block.name}'", name, tuple(outputs))
-            writer.start(block.name)
-            outputs[block.name] = block.ops(writer, *(outputs[name] for name in names))
+            inputs = tuple(outputs[name] for name in names)
+            written, outputs[block.name] = _lower(
+                block, inputs, self.classes, self.batch_norm_epsilon
+            )
+            ops += written
             previous = block.name
-        _check_groups(writer.ops)
-        return tuple(writer.ops)
+        _check_names(ops, outputs[previous])
+        return tuple(ops)
 
     def with_input_shape(self, input_shape: Shape) -> NetworkSpec:
         """The same network for images of another shape."""
-        return dataclasses.replace(self, input_shape=tuple(input_shape))
+        return dataclasses.replace(self, input_shape=input_shape)
 
     def with_classes(self, classes: int) -> NetworkSpec:
         """The same network for another number of classes."""
@@ -88,13 +92,45 @@ class NetworkSpec:
         Raises:
             ValueError: for unknown or missing keys and impossible values, by name.
         """
-        fields = json.loads(data) if isinstance(data, str) else data
+        fields = _parse(data) if isinstance(data, str) else data
         if isinstance(fields, Mapping) and isinstance(fields.get("blocks"), (list, tuple)):
             fields = {**fields, "blocks": [Block.from_json(block) for block in fields["blocks"]]}
         return from_json(cls, fields, "A network")
 
 
-def _check_groups(ops: list[Op]) -> None:
-    for op in ops:
-        groups = getattr(op, "groups", 1)
-        require(op.in_channels % groups == 0, "groups", f"a divisor of {op.in_channels}", groups)
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise ValueError(f"A network must be JSON text ({error}). Received: {shown!r}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _lower(
+    block: Block, inputs: tuple[Tensor, ...], classes: int, epsilon: float
+) -> tuple[tuple[Op, ...], Tensor]:
+    """The ops of one block and its output.
+
+    Cached: the genotypes of a space share their blocks, and a search lowers very many.
+    """
+    arity = block.arity
+    require(
+        arity is None or len(inputs) == arity,
+        f"inputs of block '{block.name}'", f"{arity} in number", [t.name for t in inputs],
+    )  # fmt: skip
+    writer = OpWriter(classes, epsilon)
+    writer.start(block.name)
+    output = block.ops(writer, *inputs)
+    return tuple(writer.ops), output
+
+
+def _check_names(ops: list[Op], output: Tensor) -> None:
+    names = [op.name for op in ops]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"Op names must be unique in a network. Received: '{twice}' twice")
+    require(
+        bool(names) and output.name == names[-1],
+        "blocks", "such that the last op written is the network's output", output.name,
+    )  # fmt: skip
