@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bignas_tf.deploy.output_files import refuse_existing, staged
+from bignas_tf.deploy.output_files import check_output, staged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +254,7 @@ def write_csv(
         OSError: if the file exists (FileExistsError) or cannot be written.
     """
     path = Path(path)
-    refuse_existing(path, overwrite)
+    check_output(path, overwrite)
     conditions = host_conditions() if conditions is None else conditions
     columns = [field.name for field in dataclasses.fields(Latency)] + list(conditions)
     text = io.StringIO()

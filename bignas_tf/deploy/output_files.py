@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Refuses to replace a file unasked.
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuses, before the work is done, an output that could not be written after it.
 
     Args:
-        path: the file about to be written.
-        overwrite: bool, whether replacing it was asked for.
+        path: the file to write.
+        overwrite: bool, whether an existing one may be replaced.
 
     Raises:
         FileExistsError: if `path` exists and `overwrite` is false.
-        IsADirectoryError: if `path` is a folder.
+        OSError: if `path` is a folder, or its folder is missing or not writable.
     """
     if path.is_dir():
         raise IsADirectoryError(f"the output must be a file, not a folder. Received: {path}")
@@ -25,6 +25,9 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise FileExistsError(
             f"the output exists already; set `overwrite` to replace it. Received: {path}"
         )
+    trial = _temporary(path)
+    _create(trial)
+    trial.unlink()
 
 
 @contextlib.contextmanager
@@ -43,7 +46,7 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
     Raises:
         OSError: if an output's folder does not exist or cannot be written to.
     """
-    temporary = tuple(path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in outputs)
+    temporary = tuple(_temporary(path) for path in outputs)
     try:
         for path in temporary:
             _create(path)
@@ -53,6 +56,10 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _create(path: Path) -> None:

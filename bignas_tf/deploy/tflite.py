@@ -23,7 +23,7 @@ from bignas_tf.deploy.interpreter import (
     load_interpreter,
     predict,
 )
-from bignas_tf.deploy.output_files import refuse_existing, staged
+from bignas_tf.deploy.output_files import check_output, staged
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.schemes import SCHEMES, Quantization, Scheme
 from bignas_tf.deploy.verification import (
@@ -145,7 +145,7 @@ def convert(
         calibration = _checked_images("calibration_images", calibration_images, shape)
     described = _described(model, metadata, labels)
     output, sidecar = Path(output), sidecar_path(output)
-    _check_output(output, sidecar, described, overwrite)
+    _check_outputs(output, sidecar, described, overwrite)
     with staged(output, sidecar) as (temporary, temporary_sidecar):
         figures = _written(temporary, model, SCHEMES[kind], images, calibration, verbose)
         seconds = time.perf_counter() - started
@@ -243,12 +243,12 @@ def _described(
         ) from error
 
 
-def _check_output(
+def _check_outputs(
     output: Path, sidecar: Path, described: Mapping[str, Any], overwrite: bool
 ) -> None:
     if output.suffix != ".tflite":
         raise ValueError(f"`output` must end in .tflite. Received: {output}")
-    refuse_existing(output, overwrite)
+    check_output(output, overwrite)
     try:
         present = json.loads(sidecar.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -256,7 +256,7 @@ def _check_output(
     # `bignas extract` describes child.keras in child.json, child.tflite's place too: whoever
     # passes all of that as metadata loses nothing.
     if not isinstance(present, dict) or not present.items() <= described.items():
-        refuse_existing(sidecar, overwrite)
+        check_output(sidecar, overwrite)
 
 
 def _sidecar_figures(conversion: Conversion) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""What the scripts of `export/` share: flags and mistakes end in one line, not a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+BAD_INPUT = 2
+FAILED = 1
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Parses the flags, runs `main`, and exits.
+
+    A wrong flag or argument, or a file that cannot be read or written, ends with
+    one line on stderr and status 2; work that fails with a RuntimeError, status 1.
+
+    Args:
+        main: takes its arguments from `absl.flags`.
+    """
+
+    def guarded(arguments: Sequence[str]) -> None:
+        if len(arguments) > 1:
+            _stop(f"unknown argument {arguments[1]!r}; see --help", BAD_INPUT)
+        try:
+            main()
+        except (ValueError, OSError, ImportError) as error:
+            _stop(error, BAD_INPUT)
+        except RuntimeError as error:
+            _stop(error, FAILED)
+
+    app.run(guarded, flags_parser=_parsed)
+
+
+def _parsed(arguments: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        _stop(error, BAD_INPUT)
+    except SystemExit:  # --help is no failure
+        sys.exit(0)
+
+
+def _stop(error: object, status: int) -> NoReturn:
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,63 @@
+r"""Converts a Keras model to TFLite and checks the file against the model on real images.
+
+Example:
+  python export/convert_tflite.py --model=child.keras --quantization=int8 \
+    --images=photos --output=child_int8.tflite
+
+Beside the file appears a JSON with its hash, its input and output, the figures of the check,
+and what the JSON beside child.keras says. A file that does not compute what the model
+computes is not kept.
+"""
+
+import os
+
+from absl import flags
+
+from bignas_tf.deploy.schemes import Quantization
+from bignas_tf.deploy.script import run_script
+
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "A .keras file, or bignasmodel_s, _m, _l or _xl (random weights: for latency only).",
+    required=True,
+)
+_OUTPUT = flags.DEFINE_string("output", None, "The .tflite file to write.", required=True)
+_QUANTIZATION = flags.DEFINE_enum_class(
+    "quantization", Quantization.FLOAT32, Quantization, "What the file stores and computes in."
+)
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "Folder of images to check with, and to calibrate int8 with. Without it, images that come "
+    "with scikit-learn.",
+)
+_INPUT_RANGE = flags.DEFINE_list(
+    "input_range",
+    None,
+    "The model's values of black and white, for example 0,255 (default: what the JSON beside "
+    "the model says, else -1,1).",
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
+
+
+def main() -> None:
+    """Converts, and prints the figures."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
+    from bignas_tf.deploy.model_file import convert_model
+
+    conversion = convert_model(
+        _MODEL.value,
+        _OUTPUT.value,
+        quantization=_QUANTIZATION.value,
+        images=_IMAGES.value,
+        input_range=_INPUT_RANGE.value,
+        overwrite=_OVERWRITE.value,
+        verbose=True,
+    )
+    print(conversion.summary())
+    print(f"described in {conversion.sidecar}")
+
+
+if __name__ == "__main__":
+    run_script(main)

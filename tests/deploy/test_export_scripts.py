@@ -1,0 +1,103 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bignas_tf.deploy.model_file import convert_model
+
+# TensorFlow 2.21's variables under NumPy 2.4, when Keras saves a model.
+saves_a_model = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def test_benchmark_host_writes_the_figures_it_prints(script, float_file, tmp_path):
+    path = tmp_path / "latency.csv"
+    done = script(
+        "benchmark_host", f"--model={float_file},{float_file}", "--runs=5", f"--csv={path}"
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert len(rows) == 2
+    for row in rows:
+        assert float(row["p95_ms"]) >= float(row["median_ms"]) > 0
+        assert row["threads"] == "1"
+        assert f"{float(row['median_ms']):.3f}" in done.stdout
+
+
+@saves_a_model
+def test_convert_tflite_keeps_what_the_json_beside_the_model_says(script, model, tmp_path):
+    model.save(tmp_path / "child.keras")
+    (tmp_path / "child.json").write_text(json.dumps({"macs": 123, "input_range": [0, 1]}))
+    output = tmp_path / "child.tflite"
+    done = script("convert_tflite", f"--model={tmp_path / 'child.keras'}", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert f"{output}: float32" in done.stdout
+    described = json.loads((tmp_path / "child.json").read_text())
+    assert (described["macs"], described["input_range"]) == (123, [0, 1])
+    assert described["bytes"] == output.stat().st_size
+
+
+@saves_a_model
+def test_int8_is_calibrated_and_verified_on_different_images_of_the_folder(
+    make_model, tmp_path, monkeypatch
+):
+    from bignas_tf.deploy import model_file
+
+    make_model((8, 8, 1)).save(tmp_path / "child.keras")
+    for index in range(8):
+        Image.new("L", (8, 8), index * 30).save(tmp_path / f"{index}.png")
+    received = {}
+    monkeypatch.setattr(model_file, "convert", lambda *_, **arguments: received.update(arguments))
+    convert_model(
+        tmp_path / "child.keras",
+        tmp_path / "a.tflite",
+        quantization="int8",
+        images=tmp_path,
+        input_range=("0", "255"),
+    )
+    np.testing.assert_allclose(received["verification_images"][:, 0, 0, 0], [0, 120])
+    np.testing.assert_allclose(
+        received["calibration_images"][:, 0, 0, 0], [30, 60, 90, 150, 180, 210]
+    )
+    assert received["metadata"]["input_range"] == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("benchmark_host", ["--model={text}"], "not a TFLite file"),
+        ("benchmark_host", ["--model={text}", "--runs=0"], "--runs=0"),
+        ("benchmark_host", ["--model={tflite}", "--csv=/nowhere/a.csv"], "folder does not exist"),
+        ("benchmark_host", [], "--model"),
+        ("convert_tflite", ["--model={text}", "--output={out}"], "must be a .keras file or one of"),
+        ("convert_tflite", ["--model={keras}", "--output={out}"], "is not a Keras file"),
+        ("convert_tflite", ["--model={keras}", "--output={tflite}"], "exists already"),
+        (
+            "convert_tflite",
+            ["--model=a.keras", "--output={out}", "more"],
+            "unknown argument 'more'",
+        ),
+        ("convert_tflite", ["--model=a.keras", "--output={out}", "--quantization=int3"], "int3"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_status_2(
+    name, flags, message, script, float_file, tmp_path
+):
+    files = {"tflite": float_file, "out": tmp_path / "out.tflite"}
+    for suffix in ("text", "keras"):
+        files[suffix] = tmp_path / f"file.{suffix}"
+        files[suffix].write_text("some words")
+    done = script(name, *(flag.format(**files) for flag in flags))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not files["out"].exists()
+
+
+@pytest.mark.parametrize("name", ["benchmark_host", "convert_tflite"])
+def test_help_shows_an_example(name, script):
+    done = script(name, "--help")
+    assert done.returncode == 0
+    assert f"python export/{name}.py --model=child" in done.stdout
