@@ -105,6 +105,11 @@ class Space(abc.ABC):
         """Input heights (= widths) that a genotype may have, ascending, in pixels."""
 
     @property
+    @abc.abstractmethod
+    def optional_ops(self) -> frozenset[str]:
+        """Names of ops that a genotype may lack although it has their block."""
+
+    @property
     def training_restriction(self) -> dict[str, tuple[int, ...]]:
         """Genes whose choices are narrower in training than in search."""
         return {}
@@ -116,6 +121,10 @@ class Space(abc.ABC):
 
     def ops(self) -> tuple[Op, ...]:
         """The space's op list: every op of any genotype, at its largest sizes."""
+        return self._ops
+
+    @functools.cached_property
+    def _ops(self) -> tuple[Op, ...]:
         return self.all_ops_spec(self.biggest()).ops()
 
     def genotype(self, values: Mapping[str, int] | Sequence[int]) -> Genotype:

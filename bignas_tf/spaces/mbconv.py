@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 from bignas_tf.blocks import (
     Block,
@@ -42,6 +43,11 @@ class Stage:
         # A stage's first block changes resolution or width: it can never be absent.
         if min(self.depths) < 1:
             raise ValueError(f"`depths` must be at least 1. Received: {self.depths}")
+        # The centre of a larger kernel is not where a 1x1 kernel of stride 2 looks.
+        if self.strides > 1 and len(self.kernels) > 1 and 1 in self.kernels:
+            raise ValueError(
+                f"`kernels` must not mix 1 with others at stride 2. Received: {self.kernels}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +92,37 @@ class MBConvSpace(Space):
             ]
         return (*genes, Gene("head_width", self.head_widths, "head"))
 
+    def config(self) -> dict[str, Any]:
+        """All fields as plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MBConvSpace:
+        """Inverse of `config`, also after a trip through JSON."""
+
+        def frozen(fields: dict[str, Any]) -> dict[str, Any]:
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+        stages = []
+        for stage in config["stages"]:
+            se = SqueezeExcitation(**stage["se"]) if stage["se"] else None
+            stages.append(Stage(**frozen({**stage, "se": se})))
+        return cls(**frozen({**config, "stages": tuple(stages)}))
+
     @property
     def resolutions(self) -> tuple[int, ...]:
         return self.resolution_choices
+
+    @functools.cached_property
+    def optional_ops(self) -> frozenset[str]:  # type: ignore[override]
+        """Shortcut convolutions of stages whose input can have their own width."""
+        inputs = [self.stem_widths, *(stage.widths for stage in self.stages)]
+        names = {
+            f"stage{number}_block1_shortcut_conv"
+            for number, stage in enumerate(self.stages, 1)
+            if set(inputs[number - 1]) & set(stage.widths)
+        }
+        return frozenset(op.name for op in self.ops() if op.name in names)
 
     @property
     def training_restriction(self) -> dict[str, tuple[int, ...]]:

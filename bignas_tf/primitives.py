@@ -1,0 +1,67 @@
+"""The arithmetic of primitive ops on tensors, for any Keras backend.
+
+Sizes come from the tensors themselves, so the same functions serve static shapes and,
+on TensorFlow, shapes known only when the graph runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops as K
+
+from bignas_tf.ops import Activation, Add, GlobalPool, Multiply, Op, Pool, Subtract
+
+
+def moments(x: Any) -> tuple[Any, Any]:
+    """Mean and population variance per channel over all other axes of `x`.
+
+    Sum over count, not `keras.ops.mean`: under JAX that computes float64 in float32.
+    """
+    axes = tuple(range(len(x.shape) - 1))
+    count = K.cast(K.prod(K.stack([K.shape(x)[axis] for axis in axes])), x.dtype)
+    mean = K.sum(x, axis=axes) / count
+    return mean, K.sum(K.square(x - mean), axis=axes) / count
+
+
+def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    """Batch normalization with given statistics."""
+    scale = gamma * K.rsqrt(variance + epsilon)
+    return x * scale + (beta - mean * scale)
+
+
+def normalize_by_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    """Batch normalization with the statistics of `x`, `(batch, height, width, channels)`."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if keras.backend.backend() == "tensorflow" and dtype == "float32":
+        # One fused kernel: about half the time of separate ops on CPU.
+        import tensorflow as tf
+
+        none = tf.zeros([0])
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=gamma, offset=beta, mean=none, variance=none,
+            epsilon=epsilon, is_training=True,
+        ).y  # fmt: skip
+    return normalize(x, *moments(x), gamma, beta, epsilon)
+
+
+def apply_weightless(op: Op, *inputs: Any) -> Any:
+    """Runs an op that has no weights (dropout excepted: it needs its mask)."""
+    x = inputs[0]
+    if isinstance(op, Activation):
+        return keras.activations.get(op.function)(x)
+    if isinstance(op, Pool):
+        pool = K.average_pool if op.kind == "average" else K.max_pool
+        return pool(x, op.pool_size, op.strides, padding="same")
+    if isinstance(op, GlobalPool):
+        shape = K.shape(x)
+        area = K.cast(shape[1] * shape[2], x.dtype)
+        return K.sum(x, axis=(1, 2), keepdims=op.keepdims) / area
+    if isinstance(op, Add):
+        return sum(inputs[1:], x)
+    if isinstance(op, Subtract):
+        return x - inputs[1]
+    if isinstance(op, Multiply):
+        return x * inputs[1]
+    raise TypeError(f"No elastic form of op '{op.name}' of type {type(op).__name__}")

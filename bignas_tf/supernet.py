@@ -1,0 +1,424 @@
+"""The supernet: one elastic layer per op of a space, walked by the ops of any child.
+
+Topology is written once, in the blocks. Static mode walks a genotype's own ops with
+Python ints; sliced and masked mode walk the space's with the genotype's size table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops as K
+
+from bignas_tf.checks import require_choice
+from bignas_tf.layers import (
+    ElasticBatchNormalization,
+    ElasticConv2D,
+    ElasticDense,
+    ElasticDepthwiseConv2D,
+)
+from bignas_tf.layers.slicing import centre, channel_mask, first
+from bignas_tf.ops import (
+    INPUT,
+    NONZERO_AT_ZERO,
+    WEIGHTED,
+    Activation,
+    BatchNorm,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Dropout,
+    Op,
+    weight_shapes,
+)
+from bignas_tf.primitives import apply_weightless
+from bignas_tf.spaces import Genotype, MBConvSpace, Space
+from bignas_tf.spaces.sizes import CHANNELS, KERNEL_SIZE, PRESENT, optional_blocks, size_table
+
+MODES = ("static", "sliced", "masked")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightRole:
+    """What a weight of the supernet is for.
+
+    Attributes:
+        op: name of its op.
+        block: name of its block.
+        weight: its own name, "kernel", "bias", "gamma" or "beta".
+        role: the same, but "last_gamma" for the scale that ends a residual branch and
+            "head" for everything of the classifier.
+    """
+
+    op: str
+    block: str
+    weight: str
+    role: str
+
+    @property
+    def path(self) -> str:
+        """`op/weight`, the variable's path in a child."""
+        return f"{self.op}/{self.weight}"
+
+
+def _initializer(seed: int, name: str, scale: float, distribution: str) -> Any:
+    return keras.initializers.VarianceScaling(
+        scale, "fan_out", distribution, seed=zlib.crc32(f"{seed}/{name}".encode())
+    )
+
+
+def _elastic_layer(op: Op, seed: int, zero_gamma: bool, dtype: Any) -> keras.layers.Layer:
+    """The elastic layer of `op`, at its largest sizes."""
+    if isinstance(op, (Conv, DepthwiseConv)):
+        initializer = _initializer(seed, op.name, 2.0, "truncated_normal")
+        shared: dict[str, Any] = {
+            "max_kernel_size": op.kernel_size,
+            "strides": op.strides,
+            "dilation": op.dilation,
+            "kernel_initializer": initializer,
+            "name": op.name,
+            "dtype": dtype,
+        }
+        if isinstance(op, DepthwiseConv):
+            return ElasticDepthwiseConv2D(op.channels, **shared)
+        if op.groups != 1:
+            raise ValueError(f"No elastic form of grouped convolutions. Received: op '{op.name}'")
+        return ElasticConv2D(op.in_channels, op.channels, use_bias=op.use_bias, **shared)
+    if isinstance(op, BatchNorm):
+        return ElasticBatchNormalization(
+            op.channels, op.epsilon, zero_gamma and op.zero_gamma, name=op.name, dtype=dtype
+        )
+    assert isinstance(op, Dense)  # noqa: S101 - the last of WEIGHTED
+    return ElasticDense(
+        op.in_channels,
+        op.channels,
+        op.use_bias,
+        _initializer(seed, op.name, 1 / 3, "uniform"),
+        name=op.name,
+        dtype=dtype,
+    )
+
+
+def slice_weights(weights: Mapping[str, np.ndarray], ops: tuple[Op, ...]) -> dict[str, np.ndarray]:
+    """Cuts the weights of a smaller network out of those of a bigger one.
+
+    Args:
+        weights: arrays by `op/weight`, of the supernet or of any child that contains the
+            wanted one.
+        ops: of the wanted network.
+
+    Returns:
+        Copies by `op/weight`, shaped as `ops` say.
+    """
+    sliced = {}
+    for op in ops:
+        for name, shape in weight_shapes(op).items():
+            array = weights[f"{op.name}/{name}"]
+            if len(shape) == 4:
+                array = centre(array, shape[0], array.shape[0])
+            for axis in range(2 if len(shape) == 4 else 0, len(shape)):
+                array = first(array, axis, shape[axis])
+            sliced[f"{op.name}/{name}"] = np.array(array)
+    return sliced
+
+
+@keras.saving.register_keras_serializable(package="bignas_tf")
+class Supernet(keras.Model):
+    """All children of a space in one set of weights.
+
+    It has no moving statistics: batch normalization always uses the batch's, and only
+    extracted, calibrated children run in inference mode.
+
+    Args:
+        space: the search space.
+        seed: of the initial weights; each depends on it and on its op's name alone.
+        zero_gamma: whether the last scale of every residual branch starts at 0.
+
+    Reference:
+        Yu et al., "BigNAS", ECCV 2020, sections 3.1 and 3.2.
+    """
+
+    def __init__(self, space: Space, seed: int = 0, zero_gamma: bool = True, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.space = space
+        self.seed = seed
+        self.zero_gamma = zero_gamma
+        self.op_layers = {
+            op.name: _elastic_layer(op, seed, zero_gamma, self.dtype_policy)
+            for op in space.ops()
+            if isinstance(op, WEIGHTED)
+        }
+        self._optional_blocks = optional_blocks(space)
+        for layer in self.op_layers.values():
+            layer.build()
+        self.built = True
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing left to do: sizes come from the space."""
+
+    # Weights by name -----------------------------------------------------------------
+
+    def roles(self) -> dict[str, WeightRole]:
+        """The role of every trainable weight by `op/weight`, in the order of the ops."""
+        found = {}
+        for op in self.space.ops():
+            for weight in weight_shapes(op):
+                role = weight
+                if isinstance(op, Dense):
+                    role = "head"
+                elif isinstance(op, BatchNorm) and op.zero_gamma and weight == "gamma":
+                    role = "last_gamma"
+                entry = WeightRole(op.name, op.block, weight, role)
+                found[entry.path] = entry
+        return found
+
+    def variables_by_path(self) -> dict[str, keras.Variable]:
+        """Every trainable variable by `op/weight`, in the order of `roles`."""
+        return {
+            path: getattr(self.op_layers[role.op], role.weight)
+            for path, role in self.roles().items()
+        }
+
+    def weight_arrays(self) -> dict[str, np.ndarray]:
+        """Copies of all weights by `op/weight`."""
+        variables = self.variables_by_path()
+        return {path: K.convert_to_numpy(variable.value) for path, variable in variables.items()}
+
+    def assign(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Sets all weights.
+
+        Raises:
+            ValueError: if names or shapes do not fit, before anything is changed.
+        """
+        variables = self.variables_by_path()
+        missing = sorted(set(variables) - set(arrays))
+        unknown = sorted(set(arrays) - set(variables))
+        if missing or unknown:
+            raise ValueError(
+                f"Weights must be those of space '{self.space.name}'. "
+                f"Received: missing {missing[:3]}, unknown {unknown[:3]}"
+            )
+        for path, variable in variables.items():
+            if tuple(variable.shape) != arrays[path].shape:
+                raise ValueError(
+                    f"Weight '{path}' of space '{self.space.name}' must have the shape "
+                    f"{tuple(variable.shape)}. Received: {arrays[path].shape}"
+                )
+        for path, variable in variables.items():
+            variable.assign(arrays[path])
+
+    def child_weights(self, genotype: Genotype) -> dict[str, np.ndarray]:
+        """The weights of a child, by the paths of its variables."""
+        return slice_weights(self.weight_arrays(), genotype.spec().ops())
+
+    # Running children ----------------------------------------------------------------
+
+    def call(self, inputs: Any, genotype: Genotype | None = None) -> Any:
+        """Runs one child statically, the biggest by default."""
+        return self.run(inputs, genotype or self.space.biggest())
+
+    def run(
+        self, images: Any, genotype: Genotype, mode: str = "static", dropout_mask: Any = None
+    ) -> Any:
+        """Logits of one child, normalized by the statistics of the batch.
+
+        Args:
+            images: `(batch, resolution, resolution, channels)` at the genotype's
+                resolution, in the input range -1..1.
+            genotype: of this supernet's space.
+            mode: "static", "sliced" (TensorFlow only) or "masked".
+            dropout_mask: `(batch, width of the biggest child's dropout)`, 0 or
+                1 / (1 - rate); None for no dropout.
+
+        Returns:
+            `(batch, classes)`.
+
+        Raises:
+            ValueError: for a genotype of another space, an unknown mode, or images that
+                are not at the genotype's resolution.
+        """
+        require_choice("mode", mode, MODES)
+        if genotype not in self.space:
+            raise ValueError(f"`genotype` must be of {self.space.name}. Received: {genotype!r}")
+        shape = genotype.spec().input_shape
+        if tuple(images.shape[1:]) != shape:
+            raise ValueError(
+                f"`images` must be (batch, {', '.join(map(str, shape))}), the genotype's "
+                f"resolution. Received: {tuple(images.shape)}"
+            )
+        if mode != "static":
+            return self.run_table(images, size_table(genotype), mode, dropout_mask)
+        tensors = {INPUT: images}
+        for op in genotype.spec().ops():
+            x = tensors[op.inputs[0]]
+            if isinstance(op, Dropout):
+                y = _drop(x, dropout_mask)
+            elif isinstance(op, (Conv, DepthwiseConv)):
+                sizes = {"kernel_size": op.kernel_size}
+                if isinstance(op, Conv):
+                    sizes["channels"] = op.channels
+                y = self.op_layers[op.name](x, **sizes)
+            elif isinstance(op, Dense):
+                y = self.op_layers[op.name](x, channels=op.channels)
+            elif isinstance(op, BatchNorm):
+                y = self.op_layers[op.name](x)
+            else:
+                y = apply_weightless(op, *(tensors[name] for name in op.inputs))
+            tensors[op.name] = y
+        return y
+
+    def run_table(self, images: Any, table: Any, mode: str, dropout_mask: Any = None) -> Any:
+        """Logits of the child with this size table; `run` with tensors for sizes.
+
+        Args:
+            images: `(batch, height, width, channels)`.
+            table: int32 `(ops, 4)`, an array or a tensor (`bignas_tf.spaces.sizes`).
+            mode: "sliced" or "masked".
+            dropout_mask: as in `run`.
+
+        Returns:
+            `(batch, classes)`.
+        """
+        walk = _TableWalk(self, K.convert_to_tensor(table, "int32"), mode == "masked")
+        tensors = {INPUT: images}
+        numbered = enumerate(self.space.ops())
+        for block, group in itertools.groupby(numbered, key=lambda pair: pair[1].block):
+            ops = list(group)
+            if block in self._optional_blocks:
+                walk.optional_block(ops, tensors)
+            else:
+                walk.block(ops, tensors, dropout_mask)
+        return tensors[self.space.ops()[-1].name]
+
+    def half_square_norm(self, genotype: Genotype | None = None, table: Any = None) -> Any:
+        """Half the sum of squares of the kernels that a child uses, for an L2 term.
+
+        Args:
+            genotype: of the child, for static shapes, or
+            table: its size table, for masks.
+        """
+        total: Any = 0.0
+        if genotype is not None:
+            for op in genotype.spec().ops():
+                if isinstance(op, (Conv, Dense, DepthwiseConv)):
+                    total += K.sum(K.square(self._kernel(op, _sizes(op), masked=False)))
+            return total / 2
+        table = K.convert_to_tensor(table, "int32")
+        for index, op in enumerate(self.space.ops()):
+            if isinstance(op, (Conv, Dense, DepthwiseConv)):
+                row = table[index]
+                kernel = self._kernel(op, tuple(row[c] for c in range(3)), masked=True)
+                total += K.sum(K.square(kernel)) * K.cast(row[PRESENT], kernel.dtype)
+        return total / 2
+
+    def _kernel(self, op: Op, sizes: tuple[Any, Any, Any], masked: bool) -> Any:
+        layer = self.op_layers[op.name]
+        in_channels, channels, kernel_size = sizes
+        if isinstance(op, Conv):
+            return layer.kernel_part(in_channels, channels, kernel_size, masked)
+        if isinstance(op, DepthwiseConv):
+            return layer.kernel_part(channels, kernel_size, masked)
+        return layer.kernel_part(in_channels, channels, masked)
+
+    # Saving --------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "space": self.space.config(),
+            "seed": self.seed,
+            "zero_gamma": self.zero_gamma,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Supernet:
+        config = dict(config)
+        config["space"] = MBConvSpace.from_config(config["space"])
+        return cls(**config)
+
+
+def _sizes(op: Op) -> tuple[int, int, int]:
+    return op.in_channels, op.channels, getattr(op, "kernel_size", 1)
+
+
+def _drop(x: Any, mask: Any) -> Any:
+    if mask is None:
+        return x
+    return x * K.cast(mask, x.dtype)[:, : K.shape(x)[-1]]
+
+
+class _TableWalk:
+    """One walk over the space's ops with a size table, slicing or masking."""
+
+    def __init__(self, supernet: Supernet, table: Any, masked: bool):
+        self.supernet = supernet
+        self.table = table
+        self.masked = masked
+
+    def block(
+        self, ops: list[tuple[int, Op]], tensors: dict[str, Any], dropout_mask: Any = None
+    ) -> None:
+        """Runs the ops of a block, adding their outputs to `tensors`."""
+        for index, op in ops:
+            inputs = [tensors[name] for name in op.inputs]
+            if isinstance(op, Dropout):
+                tensors[op.name] = _drop(inputs[0], dropout_mask)
+            elif op.name in self.supernet.space.optional_ops:
+                tensors[op.name] = self._optional_op(index, op, inputs[0])
+            else:
+                tensors[op.name] = self._op(index, op, inputs)
+
+    def optional_block(self, ops: list[tuple[int, Op]], tensors: dict[str, Any]) -> None:
+        """Runs a block that returns its input where it is absent."""
+        own = {op.name for _, op in ops}
+        (source,) = {name for _, op in ops for name in op.inputs if name not in own}
+        last = ops[-1][1].name
+        present = self.table[ops[0][0], PRESENT] > 0
+        x = tensors[source]
+
+        def run() -> Any:
+            inner = {source: x}
+            self.block(ops, inner)
+            return inner[last]
+
+        if self.masked:
+            tensors[last] = K.where(present, run(), x)
+        else:
+            import tensorflow as tf
+
+            tensors[last] = tf.cond(present, run, lambda: tf.identity(x))
+
+    def _optional_op(self, index: int, op: Op, x: Any) -> Any:
+        present = self.table[index, PRESENT] > 0
+        if not self.masked:
+            import tensorflow as tf
+
+            return tf.cond(present, lambda: self._op(index, op, [x]), lambda: tf.identity(x))
+        extra = op.channels - x.shape[-1]
+        same = x[..., : op.channels]
+        if extra > 0:
+            same = K.pad(x, [[0, 0], [0, 0], [0, 0], [0, extra]])
+        return K.where(present, self._op(index, op, [x]), same)
+
+    def _op(self, index: int, op: Op, inputs: list[Any]) -> Any:
+        row = self.table[index]
+        x = inputs[0]
+        if isinstance(op, WEIGHTED):
+            layer = self.supernet.op_layers[op.name]
+            arguments: dict[str, Any] = {"masked": self.masked}
+            if not isinstance(op, DepthwiseConv):
+                arguments["channels"] = row[CHANNELS]
+            if isinstance(op, (Conv, DepthwiseConv)) and op.kernel_size > 1:
+                arguments["kernel_size"] = row[KERNEL_SIZE]
+            return layer(x, **arguments)
+        y = apply_weightless(op, *inputs)
+        if self.masked and isinstance(op, Activation) and not op.gate:
+            if op.function in NONZERO_AT_ZERO:
+                y = y * channel_mask(op.channels, row[CHANNELS], y.dtype)
+        return y
