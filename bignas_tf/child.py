@@ -235,7 +235,8 @@ def _input(keras_module: Any, spec: NetworkSpec, tensor: Any, policy: Any) -> tu
         len(shape) == 4 and shape[-1] == spec.input_shape[-1],
         "input_tensor", f"(batch, height, width, {spec.input_shape[-1]})", shape,
     )  # fmt: skip
-    return keras_module.utils.get_source_inputs(tensor), tensor
+    sources = keras_module.utils.get_source_inputs(tensor)
+    return sources[0] if len(sources) == 1 else sources, tensor
 
 
 def _walk(factory: LayerFactory, network: Sequence[ops.Op], x: Any) -> Any:
