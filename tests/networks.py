@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 from bignas_tf.blocks import (
@@ -11,7 +12,9 @@ from bignas_tf.blocks import (
     MBConvBlock,
     MobileNetV3HeadBlock,
     SqueezeExcitation,
+    register_block,
 )
+from bignas_tf.ops import OpWriter, Tensor
 from bignas_tf.spec import NetworkSpec
 
 IMAGE = (224, 224, 3)
@@ -191,3 +194,90 @@ def _stage(stage: int, depth: int, strides: int, **fields) -> list[Block]:
         )
         for index in range(1, depth + 1)
     ]
+
+
+@register_block("pair_cell")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairCellBlock(Block):
+    """A cell of two inputs: both are projected, pooled and concatenated with the first."""
+
+    arity = 2
+    channels: int
+
+    def ops(self, writer: OpWriter, *inputs: Tensor) -> Tensor:
+        left, right = (
+            writer.batch_norm(f"{side}_bn", writer.conv(f"{side}_conv", x, self.channels, 1))
+            for side, x in zip(("left", "right"), inputs, strict=True)
+        )
+        left = writer.activation("left_activation", left, "relu")
+        biggest = writer.pool("left_pool", left, "max", 3, 1)
+        average = writer.pool("right_pool", right, "average", 3, 1)
+        return writer.concat("concat", biggest, average, left)
+
+
+@register_block("split_attention")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitAttentionBlock(Block):
+    """A bottleneck whose two branches are weighed per channel (Zhang et al., ResNeSt, 2020).
+
+    The softmax over two branches is the sigmoid of the difference of their logits.
+    """
+
+    width: int
+    hidden: int
+    groups: int = 2
+
+    def ops(self, writer: OpWriter, *inputs: Tensor) -> Tensor:
+        (x,) = inputs
+        y = self._conv_bn_relu(writer, "reduce", x, self.width, 1)
+        branches = [
+            self._conv_bn_relu(writer, f"branch{index}", y, self.width, 3, groups=self.groups)
+            for index in (1, 2)
+        ]
+        pooled = writer.global_pool("pool", writer.add("sum", *branches), keepdims=True)
+        hidden = self._conv_bn_relu(writer, "hidden", pooled, self.hidden, 1)
+        one, two = (
+            writer.conv(f"logits{index}", hidden, self.width, 1, use_bias=True) for index in (1, 2)
+        )
+        gates = [
+            writer.activation("gate1", writer.subtract("difference1", one, two), "sigmoid", True),
+            writer.activation("gate2", writer.subtract("difference2", two, one), "sigmoid", True),
+        ]
+        scaled = [
+            writer.multiply(f"scale{index}", branch, gate)
+            for index, (branch, gate) in enumerate(zip(branches, gates, strict=True), 1)
+        ]
+        y = writer.conv("project_conv", writer.add("mix", *scaled), x.channels, 1)
+        y = writer.batch_norm("project_bn", y, zero_gamma=True)
+        return writer.activation("activation", writer.add("add", x, y), "relu")
+
+    def _conv_bn_relu(
+        self, writer: OpWriter, name: str, x: Tensor, channels: int, kernel_size: int, **fields
+    ) -> Tensor:
+        x = writer.conv(f"{name}_conv", x, channels, kernel_size, **fields)
+        return writer.activation(f"{name}_relu", writer.batch_norm(f"{name}_bn", x), "relu")
+
+
+def cell_network() -> NetworkSpec:
+    """A stem that two convolutions read, and the cell that reads both."""
+    relu = {"activation": "relu"}
+    return NetworkSpec(
+        (10, 10, 3),
+        (
+            ConvBlock(name="stem", channels=8, strides=2, **relu),
+            ConvBlock(name="left", channels=6, kernel_size=1, **relu),
+            ConvBlock(name="right", inputs=("stem",), channels=4, groups=4, **relu),
+            PairCellBlock(name="cell", inputs=("left", "right"), channels=5),
+            HeadBlock(name="head"),
+        ),
+        classes=7,
+    )
+
+
+def split_attention_network() -> NetworkSpec:
+    """One split-attention bottleneck on an image of four channels."""
+    return NetworkSpec(
+        (8, 8, 4),
+        (SplitAttentionBlock(name="bottleneck", width=6, hidden=3), HeadBlock(name="head")),
+        classes=2,
+    )
