@@ -36,7 +36,7 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
         DataError: if the folder does not hold a data set.
         BrokenImageError: if an image is empty or, where images are decoded to memory, broken.
     """
-    root = Path(path).expanduser()
+    root = Path(path).expanduser().absolute()  # files are read later, maybe from elsewhere
     if not path or not root.is_dir():
         raise DataError(f"`{name}` must name an existing folder. Received: '{path}'")
     if not (root / "train").is_dir():
@@ -68,7 +68,7 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
         _split(train, options, in_memory, "train"),
         _split(test, options, in_memory, "test"),
         options,
-        files=[Path(file).relative_to(root).as_posix() for file, _ in train + test],
+        files=[file[len(str(root)) :].replace(os.sep, "/") for file, _ in train + test],
     )
 
 

@@ -79,7 +79,8 @@ class TrainingBatches(Iterator[dict[str, Any]]):
         except Exception as error:
             with self._lock:
                 self._errors[int(step)] = error
-            raise
+            # TensorFlow logs what it gets with its whole traceback: `iterate` raises that.
+            raise RuntimeError(f"step {step}: {error}") from None
         return batch["images"], batch["labels"], batch["index"]
 
     def iterate(self, dataset: Iterable[Any]) -> Iterator[Any]:

@@ -1,0 +1,133 @@
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bignas_tf.data import BrokenImageError, DataError, load_source
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+COUNTS = {"train": 12, "validation": 6, "test": 4}
+
+
+def pixels(split, index):
+    seed = [len(split), index]
+    return np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+
+
+class ThreeSmallClasses(tfds.core.GeneratorBasedBuilder):
+    """Images by `pixels`; label = index modulo 3, or -1 in the splits of `unlabelled`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    splits = ("train", "test")
+    unlabelled = ()
+    broken = None
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {
+                "picture": tfds.features.Image(shape=(None, None, 3)),
+                "kind": tfds.features.ClassLabel(names=["ant", "bee", "cat"]),
+            }
+        )
+        return tfds.core.DatasetInfo(
+            builder=self, features=features, supervised_keys=("picture", "kind")
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in type(self).splits}
+
+    def _generate_examples(self, split):
+        for index in range(COUNTS[split]):
+            file = io.BytesIO()
+            Image.fromarray(pixels(split, index)).save(file, "PNG")
+            if (split, index) == self.broken:
+                file = io.BytesIO(file.getvalue()[:60])
+            file.seek(0)
+            label = -1 if split in self.unlabelled else index % 3
+            yield index, {"picture": file, "kind": label}
+
+
+@pytest.fixture
+def builder(monkeypatch, tmp_path):
+    """Lets `tfds.builder` build this file's data set in a temporary folder."""
+    monkeypatch.setattr(tfds, "builder", lambda name: ThreeSmallClasses(data_dir=tmp_path / name))
+    return monkeypatch
+
+
+def contents(split):
+    pairs = zip(split.labels, split.images, strict=True)
+    return sorted((int(label), image.tobytes()) for label, image in pairs)
+
+
+def expected(name):
+    return sorted((i % 3, pixels(name, i)[:, 1:7].tobytes()) for i in range(COUNTS[name]))
+
+
+def test_tfds_images_are_decoded_exactly_and_cropped(builder):
+    source = load_source("tfds:small", image_size=6)
+    assert source.classes == ("ant", "bee", "cat")
+    assert source.name == "tfds:small"
+    assert contents(source.train) == expected("train")
+    assert contents(source.test) == expected("test")
+    assert source.fingerprint == load_source("tfds:small", image_size=5).fingerprint
+
+
+def test_validation_stands_in_for_a_test_split_without_labels(builder):
+    builder.setattr(ThreeSmallClasses, "splits", ("train", "test", "validation"))
+    builder.setattr(ThreeSmallClasses, "unlabelled", ("test",))
+    assert contents(load_source("tfds:a", image_size=6).test) == expected("validation")
+    builder.setattr(ThreeSmallClasses, "splits", ("train", "validation"))
+    assert contents(load_source("tfds:b", image_size=6).test) == expected("validation")
+
+
+def test_train_alone_is_split_by_class(builder):
+    builder.setattr(ThreeSmallClasses, "splits", ("train",))
+    source = load_source("tfds:small", image_size=6, test_fraction=0.25)
+    assert np.bincount(source.test.labels).tolist() == [1, 1, 1]
+    assert sorted(contents(source.train) + contents(source.test)) == expected("train")
+
+
+def test_a_data_set_without_train_is_refused(builder):
+    builder.setattr(ThreeSmallClasses, "splits", ("test",))
+    with pytest.raises(DataError, match=r"split 'train'. Received: \['test'\]"):
+        load_source("tfds:small", image_size=6)
+
+
+def test_a_broken_tfds_image_is_named_by_split_and_position(builder):
+    builder.setattr(ThreeSmallClasses, "broken", ("test", 2))
+    with pytest.raises(BrokenImageError, match=r"tfds:small/test\[\d\]"):
+        load_source("tfds:small", image_size=6)
+
+
+def test_a_data_set_larger_than_the_memory_limit_is_refused(builder):
+    with pytest.raises(DataError, match="`memory_limit_mb`.*'train' alone.*Received: 0.001"):
+        load_source("tfds:small", image_size=6, memory_limit_mb=0.001)
+
+
+def test_a_mocked_data_set_has_the_counts_asked_for():
+    with tfds.testing.mock_data(num_examples=5):
+        source = load_source("tfds:cifar10", image_size=24)
+        assert load_source("tfds:mnist", image_size=28, channels=1).train.image_shape == (28, 28, 1)
+    assert len(source.train) == len(source.test) == 5
+    assert source.train.images.shape == (5, 24, 24, 3)
+    assert len(source.classes) == 10
+
+
+def test_an_unknown_tfds_name_is_refused_in_one_line():
+    with pytest.raises(DataError, match="Received: 'no_such_data'$") as caught:
+        load_source("tfds:no_such_data", image_size=8)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tfds_data_set_without_classes_is_refused():
+    with tfds.testing.mock_data(), pytest.raises(DataError, match="image and a class label"):
+        load_source("tfds:imdb_reviews", image_size=8)
+
+
+def test_without_tfds_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(DataError, match=r'pip install "bignas-tf\[tfds\]"'):
+        load_source("tfds:cifar10", image_size=8)
