@@ -73,15 +73,15 @@ def write_checkpoint(
             infinity are not).
     """
     dense = {name: _dense(name, array) for name, array in arrays.items()}
-    envelope = {"format": FORMAT_VERSION, "crc32": _crc32(dense), "metadata": dict(metadata)}
     try:
-        text = json.dumps(envelope, allow_nan=False)
+        plain = json.loads(json.dumps(dict(metadata), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"`metadata` must be plain JSON. Received: {error}") from error
+    envelope = {"format": FORMAT_VERSION, "crc32": _crc32(dense, plain), "metadata": plain}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `save_file`, which makes files that only their owner can read.
-    content = safetensors.numpy.save(dense, metadata={_KEY: text})
+    content = safetensors.numpy.save(dense, metadata={_KEY: json.dumps(envelope)})
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -104,7 +104,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"Checkpoint {path} is damaged: {error}") from error
-    if _crc32(arrays) != envelope["crc32"]:
+    if _crc32(arrays, envelope["metadata"]) != envelope["crc32"]:
         raise CheckpointError(f"Checkpoint {path} is damaged: its checksum does not match")
     return arrays, envelope["metadata"]
 
@@ -112,7 +112,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the metadata alone, with the arguments and errors of `read_checkpoint`.
 
-    A checkpoint cut short is noticed; changed bytes in its arrays are not.
+    A checkpoint cut short is noticed, changed bytes may not be.
     """
     return _envelope(path)["metadata"]
 
@@ -326,11 +326,12 @@ def _dense(name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
-def _crc32(arrays: Mapping[str, np.ndarray]) -> int:
-    checksum = 0
-    for name in sorted(arrays):
-        content = arrays[name].reshape(-1).view(np.uint8).data
-        checksum = zlib.crc32(content, zlib.crc32(name.encode(), checksum))
+def _crc32(arrays: Mapping[str, np.ndarray], metadata: Any) -> int:
+    checksum = zlib.crc32(json.dumps(metadata).encode())
+    for name, array in sorted(arrays.items()):
+        head = f"{name} {array.dtype.name} {array.shape}".encode()
+        content = array.reshape(-1).view(np.uint8).data
+        checksum = zlib.crc32(content, zlib.crc32(head, checksum))
     return checksum
 
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import subprocess
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bignas_tf.training.checkpoints import optimizer_arrays
+from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
 from bignas_tf.training.optimizers import RMSPropTF1, build_optimizer
-from bignas_tf.training.schedules import ExponentialDecayWithConstantEnding
+from bignas_tf.training.schedules import ExponentialDecayWithConstantEnding, build_schedule
 
 SHAPES = [(3, 4), (4,), ()]
 
@@ -129,49 +132,74 @@ def test_rmsprop_survives_serialization():
     assert copy.get_config() == optimizer.get_config()
 
 
-# Without TensorFlow: Keras's NumPy backend, which has `stateless_apply` as JAX's has.
-STATELESS = """
+JITTED = """
 import json, sys
-import keras, numpy as np
-import bignas_tf.training.losses, bignas_tf.training.schedules, bignas_tf.training.logs
-import bignas_tf.training.checkpoints
+import jax, keras, numpy as np
+import bignas_tf.training.logs
+from bignas_tf.training.checkpoints import optimizer_arrays
+from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
 from bignas_tf.training.optimizers import build_optimizer
-assert keras.backend.backend() == "numpy"
+from bignas_tf.training.schedules import build_schedule
 problem = json.loads(sys.stdin.read())
 weights = [keras.Variable(np.array(w), dtype="float64") for w in problem["weights"]]
-optimizer = build_optimizer({"kind": problem["kind"]}, 0.25)
+optimizer = build_optimizer({"kind": problem["kind"]}, build_schedule(problem["rate"], 2, 4))
 optimizer.build(weights)
 values, state = [w.value for w in weights], [v.value for v in optimizer.variables]
+step = jax.jit(optimizer.stateless_apply)
 for grads in problem["gradients"]:
-    grads = [np.array(g) for g in grads]
-    values, state = optimizer.stateless_apply(state, grads, values)
+    values, state = step(state, [np.array(g) for g in grads], values)
+for variable, value in zip(optimizer.variables, state):
+    variable.assign(value)
+arrays = optimizer_arrays(optimizer)
+logits = np.array(values[0])
+to_student = jax.grad(lambda x: soft_cross_entropy(logits[::-1], x).sum())(logits)
+to_teacher = jax.grad(lambda x: soft_cross_entropy(x, logits).sum())(logits)
 assert "tensorflow" not in sys.modules
-print(json.dumps([np.asarray(v).tolist() for v in values]))
+print(json.dumps({
+    "weights": [np.asarray(v).tolist() for v in values],
+    "slots": {name: a.tolist() for name, a in arrays.items()},
+    "to_student": to_student.tolist(),
+    "to_teacher": to_teacher.tolist(),
+    "label_loss": label_cross_entropy(np.array([0, 3, 1]), logits, 0.1).tolist(),
+}))
 """
 
 
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 @pytest.mark.parametrize("kind", ["rmsprop", "sgd"])
-def test_stateless_apply_equals_apply_and_needs_no_tensorflow(kind):
+def test_jax_trains_as_tensorflow_does_without_importing_it(kind):
     steps = [[g.tolist() for g in gradients(step)] for step in range(4)]
     weights = variables()
-    problem = {
-        "kind": kind,
-        "weights": [array_of(w).tolist() for w in weights],
-        "gradients": steps,
-    }
+    rate = {"kind": "exponential", "initial": 0.25, "warmup_epochs": 1}
+    start = [array_of(w).tolist() for w in weights]
+    problem = {"kind": kind, "weights": start, "gradients": steps, "rate": rate}
     answer = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", STATELESS],
+        [sys.executable, "-c", JITTED],
         input=json.dumps(problem),
-        env={**os.environ, "KERAS_BACKEND": "numpy"},
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"},
         capture_output=True,
         text=True,
     )
     assert answer.returncode == 0, answer.stderr
-    optimizer = build_optimizer({"kind": kind}, 0.25)
+    jax = json.loads(answer.stdout)
+    optimizer = build_optimizer({"kind": kind}, build_schedule(rate, 2, 4))
     for step in steps:
         optimizer.apply([tf.constant(g, tf.float64) for g in step], weights)
-    for weight, array in zip(weights, json.loads(answer.stdout), strict=True):
+    for weight, array in zip(weights, jax["weights"], strict=True):
         np.testing.assert_allclose(array_of(weight), array, rtol=1e-6, atol=1e-7)
+    slots = optimizer_arrays(optimizer)
+    assert slots.keys() == jax["slots"].keys()
+    for name, array in slots.items():
+        np.testing.assert_allclose(array, jax["slots"][name], rtol=1e-6, atol=1e-7)
+    logits = np.array(jax["weights"][0])
+    student = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        loss = soft_cross_entropy(logits[::-1], student)
+    np.testing.assert_allclose(tape.gradient(loss, student), jax["to_student"], atol=1e-9)
+    np.testing.assert_array_equal(jax["to_teacher"], np.zeros_like(logits))
+    label_loss = label_cross_entropy(np.array([0, 3, 1]), logits, 0.1)
+    np.testing.assert_allclose(label_loss, jax["label_loss"], rtol=1e-9)
 
 
 @pytest.mark.parametrize(

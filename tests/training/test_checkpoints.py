@@ -1,0 +1,390 @@
+import json
+import os
+import pathlib
+
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+from bignas_tf.training.checkpoints import (
+    CheckpointError,
+    CheckpointManager,
+    optimizer_arrays,
+    read_checkpoint,
+    read_metadata,
+    restore_optimizer,
+    write_checkpoint,
+)
+from bignas_tf.training.optimizers import build_optimizer
+from bignas_tf.training.schedules import build_schedule
+
+RNG = np.random.default_rng(0)
+BITS = RNG.integers(0, 256, 240, dtype=np.uint8)
+ARRAYS = {
+    "bfloat16": np.array([1.0, np.nan, -0.0, 3e38], ml_dtypes.bfloat16),
+    "float16": np.array([1.0, np.inf, -0.0, 6e-8], np.float16),
+    "float32": BITS[:48].view(np.float32).reshape(3, 4),  # any bits, NaN payloads among them
+    "float64": BITS.view(np.float64).reshape(5, 6),
+    "int64": np.array([-(2**63), 2**63 - 1]),
+    "int32": np.arange(6, dtype=np.int32).reshape(1, 2, 3),
+    "uint8": BITS[:5],
+    "bool": np.array([True, False]),
+    "empty": np.zeros((0, 3), np.float32),
+    "float scalar": np.array(0.1, np.float32),
+    "int scalar": np.array(1234),
+    "bfloat16 scalar": np.array(1.5, ml_dtypes.bfloat16),
+}
+METADATA = {
+    "step": 7,
+    "seeds": {"data": 1},
+    "space": "größer",
+    "rates": [0.1, 1e-300],
+    "none": None,
+}
+
+
+def assert_same(read, written):
+    assert read.keys() == written.keys()
+    for name, array in written.items():
+        assert (read[name].dtype, read[name].shape) == (array.dtype, array.shape), name
+        assert read[name].tobytes() == array.tobytes(), name
+
+
+def snapshot(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def flip_a_byte(path, offset=-1):
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def test_arrays_and_metadata_come_back_bit_for_bit(tmp_path):
+    path = tmp_path / "new" / "one.safetensors"
+    write_checkpoint(path, ARRAYS, METADATA)
+    arrays, metadata = read_checkpoint(path)
+    assert_same(arrays, ARRAYS)
+    assert metadata == read_metadata(path) == METADATA
+    assert snapshot(path.parent).keys() == {"one.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        np.arange(6.0).reshape(2, 3).T,
+        np.arange(24.0).reshape(2, 3, 4)[:, ::-1, 1::2],
+        np.broadcast_to(np.float32(2.0), (3, 4)),
+        np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)),
+        np.arange(4).astype(ml_dtypes.bfloat16).reshape(2, 2).T,
+        np.arange(3, dtype=">f4"),
+    ],
+)
+def test_arrays_of_any_memory_layout_are_saved_as_they_read(tmp_path, view):
+    write_checkpoint(tmp_path / "c", {"view": view}, {})
+    read = read_checkpoint(tmp_path / "c")[0]["view"]
+    np.testing.assert_array_equal(read, view)
+    assert read.dtype == view.dtype.newbyteorder("=")
+
+
+def test_a_checkpoint_is_a_plain_safetensors_file_with_a_format_version(tmp_path):
+    write_checkpoint(tmp_path / "c", ARRAYS, METADATA)
+    assert_same(safetensors.numpy.load_file(tmp_path / "c"), ARRAYS)
+    with safetensors.safe_open(tmp_path / "c", framework="np") as file:
+        envelope = json.loads(file.metadata()["bignas_tf"])
+    assert envelope["format"] == 1
+    assert envelope["metadata"] == METADATA
+
+
+def test_a_checkpoint_is_as_readable_as_any_new_file(tmp_path):
+    write_checkpoint(tmp_path / "c", ARRAYS, METADATA)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "c").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, share):
+    path = tmp_path / "cut.safetensors"
+    write_checkpoint(path, ARRAYS, METADATA)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    for read in (read_checkpoint, read_metadata):
+        with pytest.raises(CheckpointError, match="cut.safetensors") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_single_flipped_bit_is_noticed_wherever_it_is(tmp_path):
+    path = tmp_path / "c"
+    write_checkpoint(path, {"a": np.arange(6.0), "b": np.arange(3)}, {"step": 1})
+    content = path.read_bytes()
+    for offset in range(len(content)):
+        flip_a_byte(path, offset)
+        try:
+            arrays, metadata = read_checkpoint(path)
+        except CheckpointError:
+            pass
+        else:
+            pytest.fail(f"byte {offset} of {content!r}: read {arrays}, {metadata}")
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x10" + bytes(7) + b"{" + bytes(15), bytes(4096)])
+def test_a_file_of_something_else_is_refused(tmp_path, content):
+    (tmp_path / "other").write_bytes(content)
+    with pytest.raises(CheckpointError, match="other is damaged or no checkpoint"):
+        read_checkpoint(tmp_path / "other")
+
+
+@pytest.mark.parametrize("metadata", [None, {"bignas_tf": "["}, {"bignas_tf": "[1]"}])
+def test_a_safetensors_file_of_another_program_is_refused(tmp_path, metadata):
+    safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / "other", metadata=metadata)
+    for read in (read_checkpoint, read_metadata):
+        with pytest.raises(CheckpointError, match="other is damaged or no checkpoint"):
+            read(tmp_path / "other")
+
+
+def test_a_checkpoint_of_a_later_format_is_refused(tmp_path):
+    envelope = {"format": 2, "crc32": 0, "metadata": {}}
+    metadata = {"bignas_tf": json.dumps(envelope)}
+    safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / "c", metadata=metadata)
+    with pytest.raises(CheckpointError, match="must have format 1. Received: 2"):
+        read_checkpoint(tmp_path / "c")
+
+
+def test_a_missing_checkpoint_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "metadata", "message"),
+    [
+        ({"a": np.array(["text"])}, {}, r"`arrays\['a'\]` must be bool, int, float"),
+        ({"a": np.array([None])}, {}, "Received: 'object'"),
+        ({}, {"loss": float("nan")}, "`metadata` must be plain JSON"),
+        ({}, {"array": np.ones(2)}, "`metadata` must be plain JSON"),
+    ],
+)
+def test_what_cannot_come_back_is_not_written(tmp_path, arrays, metadata, message):
+    with pytest.raises(ValueError, match=message):
+        write_checkpoint(tmp_path / "c", arrays, metadata)
+    assert snapshot(tmp_path) == {}
+
+
+@pytest.mark.parametrize("broken", ["replace", "fsync"])
+def test_a_failure_while_writing_leaves_the_older_checkpoint_alone(tmp_path, monkeypatch, broken):
+    manager = CheckpointManager(tmp_path)
+    manager.save(1, ARRAYS, METADATA)
+    before = snapshot(tmp_path)
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    for step in (1, 2):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+            patch.setattr(os, broken, fail)
+            manager.save(step, {"a": np.ones(3)}, {})
+        assert snapshot(tmp_path) == before
+    assert manager.restore_latest().step == 1
+
+
+def test_a_process_killed_while_writing_leaves_the_older_checkpoint_alone(tmp_path, monkeypatch):
+    manager = CheckpointManager(tmp_path)
+    manager.save(1, ARRAYS, METADATA)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", die)
+        patch.setattr(pathlib.Path, "unlink", lambda *_, **__: None)  # the dead do not clean up
+        manager.save(2, {"a": np.ones(3)}, {})
+    assert len(snapshot(tmp_path)) == 2
+    assert manager.paths() == [tmp_path / "step_00000001.safetensors"]
+    assert manager.restore_latest().step == 1
+    manager.save(3, {}, {})
+    assert snapshot(tmp_path).keys() == {"step_00000001.safetensors", "step_00000003.safetensors"}
+
+
+def test_the_manager_keeps_the_newest(tmp_path):
+    manager = CheckpointManager(tmp_path / "checkpoints", keep=2)
+    assert (manager.latest(), manager.restore_latest()) == (None, None)
+    for step in (0, 5, 100_000_000, 100_000_001):
+        path = manager.save(step, {"step": np.array(step)}, {"step": step})
+        assert manager.latest() == path
+    names = ["step_100000000.safetensors", "step_100000001.safetensors"]
+    assert [p.name for p in manager.paths()] == names
+    (tmp_path / "checkpoints" / "step_best.safetensors").touch()
+    restored = manager.restore_latest()
+    assert (restored.path, restored.step) == (path, 100_000_001)
+    assert (restored.arrays["step"], restored.metadata) == (100_000_001, {"step": 100_000_001})
+    assert restored.skipped == ()
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path):
+    manager = CheckpointManager(tmp_path, keep=2)
+    first = manager.save(1, ARRAYS, {"step": 1})
+    second = manager.save(2, ARRAYS, {"step": 2})
+    flip_a_byte(second)
+    with pytest.warns(RuntimeWarning, match="step_00000002.safetensors is damaged.*one before"):
+        restored = manager.restore_latest()
+    assert (restored.path, restored.step, restored.skipped) == (first, 1, (second,))
+    assert_same(restored.arrays, ARRAYS)
+
+
+def test_a_damaged_later_checkpoint_never_outlives_the_resumed_run(tmp_path):
+    manager = CheckpointManager(tmp_path, keep=1)
+    flip_a_byte(manager.save(20, ARRAYS, {}))
+    path = manager.save(15, ARRAYS, {})
+    assert manager.paths() == [path]
+
+
+def test_a_sound_later_checkpoint_is_not_overtaken(tmp_path):
+    manager = CheckpointManager(tmp_path, keep=1)
+    path = manager.save(20, ARRAYS, {})
+    with pytest.raises(ValueError, match="`step` must be at least 20.*Received: 15"):
+        manager.save(15, ARRAYS, {})
+    assert manager.paths() == [path]
+
+
+def test_only_damaged_checkpoints_are_an_error(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    flip_a_byte(manager.save(1, ARRAYS, {}))
+    with pytest.warns(RuntimeWarning), pytest.raises(CheckpointError, match="step_00000001"):
+        manager.restore_latest()
+
+
+def test_keeping_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`keep` must be an integer of at least 1. Received: 0"):
+        CheckpointManager(tmp_path, keep=0)
+
+
+class Run:
+    """A small network in training; `dtype` is that of its second layer."""
+
+    def __init__(self, config, rate=None, widths=(4, 4, 2), dtype="float32"):
+        layers = [keras.layers.Dense(w, activation="tanh", dtype=dtype) for w in widths]
+        self.model = keras.Sequential([keras.Input((3,)), *layers])
+        rate = rate or build_schedule({"kind": "exponential", "initial": 0.1}, 2, 4)
+        self.optimizer = build_optimizer(config, rate)
+        self.weights = self.model.trainable_variables
+        self.optimizer.build(self.weights)
+
+    def train(self, first, last):
+        for step in range(first, last):
+            images = np.random.default_rng(step).normal(size=(8, 3)).astype("float32")
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(self.model(images) - 1.0))
+            self.optimizer.apply(tape.gradient(loss, self.weights), self.weights)
+
+    def everything(self):
+        variables = [*self.weights, *self.optimizer.variables]
+        return [np.asarray(variable).tobytes() for variable in variables]
+
+
+CONFIGS = [
+    {"kind": "rmsprop"},
+    {"kind": "rmsprop", "momentum": 0.0},
+    {"kind": "sgd"},
+    {"kind": "sgd", "momentum": 0.0},
+]
+
+
+@pytest.mark.parametrize("rate", [None, 0.1])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_restored_optimizer_continues_as_if_never_stopped(tmp_path, config, rate):
+    uninterrupted = Run(config, rate)
+    uninterrupted.train(0, 3)
+    arrays = {f"optimizer/{k}": v for k, v in optimizer_arrays(uninterrupted.optimizer).items()}
+    weights = {str(i): np.asarray(v) for i, v in enumerate(uninterrupted.weights)}
+    write_checkpoint(tmp_path / "c", {**arrays, **weights}, {})
+    uninterrupted.train(3, 6)
+
+    read, _ = read_checkpoint(tmp_path / "c")
+    resumed = Run(config, rate)  # Keras numbers its layers on
+    for i, variable in enumerate(resumed.weights):
+        variable.assign(read[str(i)])
+    slots = {k.removeprefix("optimizer/"): v for k, v in read.items() if k not in weights}
+    restore_optimizer(resumed.optimizer, slots)
+    assert resumed.optimizer.iterations.value == 3
+    resumed.train(3, 6)
+    assert resumed.everything() == uninterrupted.everything()
+
+
+def test_names_of_optimizer_arrays_depend_on_no_counter_of_keras():
+    first, second = Run(CONFIGS[0]), Run(CONFIGS[0])
+    assert first.weights[0].path != second.weights[0].path
+    names = list(optimizer_arrays(second.optimizer))
+    assert names == list(optimizer_arrays(first.optimizer))
+    assert names[:2] == ["iterations", "momentums/0000/sequential/dense/kernel"]
+    assert "velocities/0005/sequential/dense/bias" in names
+    assert len(names) == 1 + 2 * 6
+
+
+def test_optimizer_arrays_are_copies():
+    run = Run(CONFIGS[0])
+    arrays = optimizer_arrays(run.optimizer)
+    before = {name: array.copy() for name, array in arrays.items()}
+    run.train(0, 1)
+    assert_same(arrays, before)
+
+
+def test_a_lone_weight_and_a_plain_optimizer_are_not_confused():
+    # As many variables as weights: the list of all of them looks like a slot.
+    optimizer = build_optimizer(
+        {"kind": "sgd", "momentum": 0.0}, build_schedule({"kind": "cosine", "initial": 0.1}, 2, 4)
+    )
+    optimizer.build([keras.Variable(np.zeros(()), dtype="float32")])
+    assert list(optimizer_arrays(optimizer)) == ["iterations"]
+
+
+def refused(run, arrays, *messages):
+    before = run.everything()
+    with pytest.raises(CheckpointError) as caught:
+        restore_optimizer(run.optimizer, arrays)
+    for message in messages:
+        assert message in str(caught.value)
+    assert run.everything() == before
+
+
+def test_state_of_another_optimizer_is_refused_by_name():
+    arrays = optimizer_arrays(Run({"kind": "sgd"}, 0.1).optimizer)
+    refused(
+        Run({"kind": "rmsprop"}),
+        arrays,
+        "missing velocities/0003/sequential/dense/bias",
+        "unexpected learning_rate",
+    )
+
+
+def test_state_of_another_network_is_refused_by_name():
+    arrays = optimizer_arrays(Run(CONFIGS[2], widths=(4, 5, 2)).optimizer)
+    name = "momentums/0002/sequential/dense/kernel"
+    refused(Run(CONFIGS[2]), arrays, f"{name} of ('float32', (4, 5)) where ('float32', (4, 4))")
+
+
+def test_state_of_another_precision_is_refused_by_name():
+    arrays = optimizer_arrays(Run(CONFIGS[2], dtype="float64").optimizer)
+    refused(
+        Run(CONFIGS[2]), arrays, "dense/kernel of ('float64', (3, 4)) where ('float32', (3, 4))"
+    )
+
+
+def test_an_optimizer_without_variables_is_refused():
+    optimizer = build_optimizer({"kind": "sgd"}, 0.1)
+    with pytest.raises(ValueError, match="`optimizer` must be built"):
+        optimizer_arrays(optimizer)
+
+
+def test_an_optimizer_with_state_elsewhere_is_refused():
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    optimizer.build([keras.Variable(np.zeros(2), dtype="float32")])
+    with pytest.raises(ValueError, match="`optimizer` must be one whose.*LossScaleOptimizer"):
+        optimizer_arrays(optimizer)
