@@ -10,7 +10,6 @@ from ai_edge_litert.interpreter import Interpreter
 from bignas_tf.deploy import tflite
 from bignas_tf.deploy.tflite import (
     ConversionError,
-    Quantization,
     TFLiteFileError,
     VerificationError,
     convert,
