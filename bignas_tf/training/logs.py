@@ -218,7 +218,7 @@ def _missing_for_scalars() -> str | None:
 
 @functools.cache
 def _say_once(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=4)
+    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _version(distribution: str) -> str:
