@@ -6,12 +6,27 @@ on TensorFlow, shapes known only when the graph runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops as K
 
-from bignas_tf.ops import Activation, Add, GlobalPool, Multiply, Op, Pool, Subtract
+from bignas_tf.ops import (
+    Activation,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Dense,
+    DepthwiseConv,
+    Dropout,
+    GlobalPool,
+    Multiply,
+    Op,
+    Pool,
+    Subtract,
+)
 
 
 def moments(x: Any) -> tuple[Any, Any]:
@@ -65,3 +80,33 @@ def apply_weightless(op: Op, *inputs: Any) -> Any:
     if isinstance(op, Multiply):
         return x * inputs[1]
     raise TypeError(f"No elastic form of op '{op.name}' of type {type(op).__name__}")
+
+
+def apply_finished(op: Op, weights: Mapping[str, Any], *inputs: Any) -> Any:
+    """Runs an op of a finished network in inference mode.
+
+    Args:
+        op: of any kind.
+        weights: tensors by `op/weight`, moving statistics included.
+        inputs: `(batch, height, width, channels)` or flat.
+    """
+    x = inputs[0]
+    if isinstance(op, BatchNorm):
+        names = ("moving_mean", "moving_variance", "gamma", "beta")
+        return normalize(x, *(weights[f"{op.name}/{name}"] for name in names), op.epsilon)
+    if isinstance(op, Dropout):
+        return x
+    if isinstance(op, Concat):
+        return K.concatenate(inputs, axis=-1)
+    if not isinstance(op, (Conv, DepthwiseConv, Dense)):
+        return apply_weightless(op, *inputs)
+    kernel = weights[f"{op.name}/kernel"]
+    if isinstance(op, DepthwiseConv):
+        return K.depthwise_conv(
+            x, kernel, strides=op.strides, padding="same", dilation_rate=op.dilation
+        )
+    if isinstance(op, Conv):
+        y = K.conv(x, kernel, strides=op.strides, padding="same", dilation_rate=op.dilation)
+    else:
+        y = K.matmul(x, kernel)
+    return y + weights[f"{op.name}/bias"] if op.use_bias else y

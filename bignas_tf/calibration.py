@@ -1,0 +1,222 @@
+"""Re-estimation of batch-norm statistics after slicing.
+
+Sequential and exact: every layer's mean and population variance are pooled in float64
+over all images, with every earlier layer already in inference mode on its final
+statistics, which is what the frozen network will see.
+
+Reference:
+    Yu et al., "BigNAS", ECCV 2020, section 3.3 (batch-norm calibration).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops as K
+
+from bignas_tf import cost
+from bignas_tf.checks import require, require_choice, require_int
+from bignas_tf.ops import INPUT, BatchNorm, Op, last_uses
+from bignas_tf.primitives import apply_finished, moments, normalize
+from bignas_tf.spec import NetworkSpec
+
+METHODS = ("sequential", "batch_average")
+CHUNK = 128  # images that run at a time; the result does not depend on it
+
+
+class PooledMoments:
+    """Mean and population variance over chunks, pooled in float64.
+
+    Reference:
+        Chan et al., "Updating formulae and a pairwise algorithm for computing sample
+        variances", 1979.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Any = 0.0
+        self.squares: Any = 0.0  # sum of squared differences from the mean
+
+    def add(self, x: Any) -> None:
+        """Adds a chunk, `(batch, height, width, channels)`."""
+        count = int(np.prod(x.shape[:-1]))
+        chunk_mean, chunk_variance = (
+            K.convert_to_numpy(moment).astype(np.float64) for moment in moments(x)
+        )
+        total = self.count + count
+        delta = chunk_mean - self.mean
+        self.mean = self.mean + delta * (count / total)
+        self.squares = (
+            self.squares + chunk_variance * count + delta**2 * (self.count * count / total)
+        )
+        self.count = total
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Population variance per channel."""
+        return self.squares / self.count
+
+
+def calibrate(
+    child: keras.Model,
+    images: np.ndarray,
+    *,
+    method: str = "sequential",
+    chunk: int = CHUNK,
+    memory_limit_mb: float = 4096,
+) -> dict[str, np.ndarray]:
+    """Re-estimates the batch-norm statistics of a child and writes them into it.
+
+    Args:
+        child: from `extract` or `build_child` (it carries its `spec`).
+        images: `(images, resolution, resolution, channels)`, in the input range -1..1 at
+            the child's resolution.
+        method: "sequential" (exact) or "batch_average" (batch statistics of every layer,
+            averaged over chunks, as other implementations do; depends on `chunk`).
+        chunk: images that run at a time.
+        memory_limit_mb: above it, stored activations are recomputed from block inputs.
+
+    Returns:
+        The statistics by `op/moving_mean` and `op/moving_variance`.
+
+    Raises:
+        ValueError: for images of another shape, no images, or an unknown method.
+    """
+    spec: NetworkSpec = child.spec
+    weights = {variable.path: variable.value for variable in child.variables}
+    statistics = batch_norm_statistics(
+        spec, weights, images, method=method, chunk=chunk, memory_limit_mb=memory_limit_mb
+    )
+    variables = {variable.path: variable for variable in child.variables}
+    for path, value in statistics.items():
+        variables[path].assign(value)
+    return statistics
+
+
+def batch_norm_statistics(
+    spec: NetworkSpec,
+    weights: Mapping[str, Any],
+    images: np.ndarray,
+    *,
+    method: str = "sequential",
+    chunk: int = CHUNK,
+    memory_limit_mb: float = 4096,
+) -> dict[str, np.ndarray]:
+    """Statistics of every batch normalization of a network; see `calibrate`."""
+    require_choice("method", method, METHODS)
+    require_int("chunk", chunk)
+    shape = tuple(images.shape)
+    wanted = f"(images, {', '.join(map(str, spec.input_shape))}) with at least one image"
+    require(shape[1:] == spec.input_shape and shape[0] > 0, "images", wanted, shape)
+    ops = spec.ops()
+    last_norm = max(i for i, op in enumerate(ops) if isinstance(op, BatchNorm))
+    ops = ops[: last_norm + 1]
+    chunks = [images[start : start + chunk] for start in range(0, len(images), chunk)]
+    if method == "batch_average":
+        return _batch_average(ops, weights, chunks)
+    needed_mb = cost.count(spec).peak_activation_bytes * len(images) / 1e6
+    walk = _store if needed_mb <= memory_limit_mb else _recompute
+    return _Sequential(ops, weights).run(chunks, walk)
+
+
+class _Sequential:
+    """Weights and the statistics found so far."""
+
+    def __init__(self, ops: Sequence[Op], weights: Mapping[str, Any]):
+        self.ops = ops
+        self.weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
+        self.statistics: dict[str, np.ndarray] = {}
+
+    def run(
+        self, chunks: list[np.ndarray], walk: Callable[[_Sequential, list[Any]], None]
+    ) -> dict[str, np.ndarray]:
+        walk(self, [K.convert_to_tensor(chunk) for chunk in chunks])
+        return self.statistics
+
+    def apply(self, op: Op, *inputs: Any) -> Any:
+        return apply_finished(op, self.weights, *inputs)
+
+    def settle(self, op: BatchNorm, chunks: Iterator[Any]) -> None:
+        """Fixes the statistics of `op` from its inputs."""
+        pooled = PooledMoments()
+        for x in chunks:
+            pooled.add(x)
+        for name, value in (("mean", pooled.mean), ("variance", pooled.variance)):
+            path = f"{op.name}/moving_{name}"
+            self.statistics[path] = value.astype(np.float32)
+            dtype = self.weights[f"{op.name}/gamma"].dtype
+            self.weights[path] = K.convert_to_tensor(value, dtype)
+
+
+def _store(network: _Sequential, chunks: list[Any]) -> None:
+    """Walks the ops once, holding every live tensor of all chunks."""
+    last = last_uses(network.ops)
+    tensors: dict[str, list[Any]] = {INPUT: chunks}
+    for index, op in enumerate(network.ops):
+        inputs = [tensors[name] for name in op.inputs]
+        if isinstance(op, BatchNorm):
+            network.settle(op, iter(inputs[0]))
+        tensors[op.name] = [network.apply(op, *each) for each in zip(*inputs, strict=True)]
+        for name in set(op.inputs):
+            if last[name] == index:
+                del tensors[name]
+
+
+def _recompute(network: _Sequential, chunks: list[Any]) -> None:
+    """Holds block inputs only and recomputes what lies within a block."""
+    last = last_uses(network.ops)
+    tensors: dict[str, list[Any]] = {INPUT: chunks}
+    numbered = enumerate(network.ops)
+    for _, group in itertools.groupby(numbered, key=lambda pair: pair[1].block):
+        block = list(group)
+        end = block[-1][0]
+        ops = [op for _, op in block]
+        own = {op.name for op in ops}
+        sources = sorted({name for op in ops for name in op.inputs} - own)
+
+        def run(upto: Sequence[Op], sources: list[str] = sources) -> Iterator[dict[str, Any]]:
+            for position in range(len(chunks)):
+                inner = {name: tensors[name][position] for name in sources}
+                for op in upto:
+                    inner[op.name] = network.apply(op, *(inner[name] for name in op.inputs))
+                yield inner
+
+        for position, op in enumerate(ops):
+            if isinstance(op, BatchNorm):
+                before = ops[:position]
+                network.settle(op, (inner[op.inputs[0]] for inner in run(before)))
+        kept = [op.name for op in ops if last[op.name] > end]
+        outputs: dict[str, list[Any]] = {name: [] for name in kept}
+        for inner in run(ops):
+            for name in kept:
+                outputs[name].append(inner[name])
+        tensors.update(outputs)
+        for name in sources:
+            if last[name] <= end:
+                del tensors[name]
+
+
+def _batch_average(
+    ops: Sequence[Op], weights: Mapping[str, Any], chunks: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Mean over chunks of the statistics of every layer, all layers in training mode."""
+    sums: dict[str, np.ndarray] = {}
+    for chunk in chunks:
+        tensors: dict[str, Any] = {INPUT: K.convert_to_tensor(chunk)}
+        for op in ops:
+            inputs = [tensors[name] for name in op.inputs]
+            if isinstance(op, BatchNorm):
+                mean, variance = moments(inputs[0])
+                for name, value in (("mean", mean), ("variance", variance)):
+                    path = f"{op.name}/moving_{name}"
+                    found = K.convert_to_numpy(value).astype(np.float64)
+                    sums[path] = sums.get(path, 0.0) + found
+                gamma, beta = weights[f"{op.name}/gamma"], weights[f"{op.name}/beta"]
+                tensors[op.name] = normalize(inputs[0], mean, variance, gamma, beta, op.epsilon)
+            else:
+                tensors[op.name] = apply_finished(op, weights, *inputs)
+    return {path: (total / len(chunks)).astype(np.float32) for path, total in sums.items()}

@@ -1,0 +1,143 @@
+"""Accuracy of children: calibrated on some images, evaluated on others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops as K
+
+from bignas_tf import cost
+from bignas_tf.calibration import batch_norm_statistics
+from bignas_tf.data import Split
+from bignas_tf.ops import INPUT, last_uses
+from bignas_tf.primitives import apply_finished
+from bignas_tf.resize import prepare
+from bignas_tf.spaces import Genotype
+from bignas_tf.spec import NetworkSpec
+from bignas_tf.supernet import Supernet, slice_weights
+
+BATCH = 256
+
+
+def forward(spec: NetworkSpec, weights: Mapping[str, Any], images: Any) -> Any:
+    """Logits of a finished network in inference mode, without building a model.
+
+    Args:
+        spec: the network.
+        weights: tensors or arrays by `op/weight`, moving statistics included.
+        images: `(batch, *spec.input_shape)`, in the input range -1..1.
+
+    Returns:
+        `(batch, classes)`.
+    """
+    ops = spec.ops()
+    last = last_uses(ops)
+    tensors = {INPUT: K.convert_to_tensor(images)}
+    for index, op in enumerate(ops):
+        tensors[op.name] = apply_finished(op, weights, *(tensors[name] for name in op.inputs))
+        for name in set(op.inputs):
+            if last[name] == index:
+                del tensors[name]
+    return tensors[ops[-1].name]
+
+
+def prepared(split: Split, resolution: int) -> np.ndarray:
+    """All images of a split in the input range at `resolution`, float32."""
+    parts = [
+        K.convert_to_numpy(prepare(split.read(np.arange(start, stop)), resolution))
+        for start, stop in _spans(len(split), BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def _spans(count: int, size: int) -> list[tuple[int, int]]:
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def correct(
+    spec: NetworkSpec, weights: Mapping[str, Any], images: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Whether the top class is right, bool `(images,)`."""
+    weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
+    found = [
+        K.convert_to_numpy(K.argmax(forward(spec, weights, images[start:stop]), axis=-1))
+        for start, stop in _spans(len(images), BATCH)
+    ]
+    return np.concatenate(found) == labels
+
+
+def wilson_interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:
+    """Confidence interval of an accuracy over `images` test images, 95 % by default.
+
+    Reference:
+        Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    centre = accuracy + z * z / (2 * images)
+    spread = z * math.sqrt(accuracy * (1 - accuracy) / images + z * z / (4 * images * images))
+    scale = 1 + z * z / images
+    return (centre - spread) / scale, (centre + spread) / scale
+
+
+class ChildEvaluator:
+    """Scores genotypes by slicing, calibrating and evaluating; no training anywhere.
+
+    Args:
+        supernet: the trained supernet.
+        calibration: training images that the statistics are estimated from.
+        validation: held-out training images that the accuracy is measured on.
+        split: what the validation images are called in reports.
+        memory_limit_mb: of stored activations during calibration.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        calibration: Split,
+        validation: Split,
+        split: str = "held-out training",
+        memory_limit_mb: float = 4096,
+    ):
+        self.supernet = supernet
+        self.split = split
+        self._weights = supernet.weight_arrays()
+        self._calibration = calibration
+        self._validation = validation
+        self._memory_limit_mb = memory_limit_mb
+        self._images: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
+        """Accuracy (0..1), MMACs and parameters (M) of each genotype."""
+        return [self._score(genotype) for genotype in genotypes]
+
+    def finished_weights(self, genotype: Genotype) -> dict[str, np.ndarray]:
+        """Weights of the child with its calibrated statistics, by `op/weight`."""
+        weights = slice_weights(self._weights, genotype.spec().ops())
+        calibration, _ = self._at(genotype["resolution"])
+        return weights | batch_norm_statistics(
+            genotype.spec(), weights, calibration, memory_limit_mb=self._memory_limit_mb
+        )
+
+    def _score(self, genotype: Genotype) -> dict[str, float]:
+        spec = genotype.spec()
+        _, validation = self._at(genotype["resolution"])
+        right = correct(spec, self.finished_weights(genotype), validation, self._validation.labels)
+        counted = cost.count(spec)
+        return {
+            "accuracy": float(right.mean()),
+            "mmacs": counted.mmacs,
+            "params_m": counted.params_m,
+        }
+
+    def _at(self, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+        """Calibration and validation images at `resolution`; the last ones are kept."""
+        if resolution not in self._images:
+            if len(self._images) >= 2:
+                self._images.pop(next(iter(self._images)))
+            self._images[resolution] = (
+                prepared(self._calibration, resolution),
+                prepared(self._validation, resolution),
+            )
+        return self._images[resolution]
