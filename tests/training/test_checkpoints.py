@@ -2,24 +2,18 @@ import json
 import os
 import pathlib
 
-import keras
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-import tensorflow as tf
 
 from bignas_tf.training.checkpoints import (
     CheckpointError,
     CheckpointManager,
-    optimizer_arrays,
     read_checkpoint,
     read_metadata,
-    restore_optimizer,
     write_checkpoint,
 )
-from bignas_tf.training.optimizers import build_optimizer
-from bignas_tf.training.schedules import build_schedule
 
 RNG = np.random.default_rng(0)
 BITS = RNG.integers(0, 256, 240, dtype=np.uint8)
@@ -264,127 +258,3 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path):
 def test_keeping_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`keep` must be an integer of at least 1. Received: 0"):
         CheckpointManager(tmp_path, keep=0)
-
-
-class Run:
-    """A small network in training; `dtype` is that of its second layer."""
-
-    def __init__(self, config, rate=None, widths=(4, 4, 2), dtype="float32"):
-        layers = [keras.layers.Dense(w, activation="tanh", dtype=dtype) for w in widths]
-        self.model = keras.Sequential([keras.Input((3,)), *layers])
-        rate = rate or build_schedule({"kind": "exponential", "initial": 0.1}, 2, 4)
-        self.optimizer = build_optimizer(config, rate)
-        self.weights = self.model.trainable_variables
-        self.optimizer.build(self.weights)
-
-    def train(self, first, last):
-        for step in range(first, last):
-            images = np.random.default_rng(step).normal(size=(8, 3)).astype("float32")
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(tf.square(self.model(images) - 1.0))
-            self.optimizer.apply(tape.gradient(loss, self.weights), self.weights)
-
-    def everything(self):
-        variables = [*self.weights, *self.optimizer.variables]
-        return [np.asarray(variable).tobytes() for variable in variables]
-
-
-CONFIGS = [
-    {"kind": "rmsprop"},
-    {"kind": "rmsprop", "momentum": 0.0},
-    {"kind": "sgd"},
-    {"kind": "sgd", "momentum": 0.0},
-]
-
-
-@pytest.mark.parametrize("rate", [None, 0.1])
-@pytest.mark.parametrize("config", CONFIGS)
-def test_a_restored_optimizer_continues_as_if_never_stopped(tmp_path, config, rate):
-    uninterrupted = Run(config, rate)
-    uninterrupted.train(0, 3)
-    arrays = {f"optimizer/{k}": v for k, v in optimizer_arrays(uninterrupted.optimizer).items()}
-    weights = {str(i): np.asarray(v) for i, v in enumerate(uninterrupted.weights)}
-    write_checkpoint(tmp_path / "c", {**arrays, **weights}, {})
-    uninterrupted.train(3, 6)
-
-    read, _ = read_checkpoint(tmp_path / "c")
-    resumed = Run(config, rate)  # Keras numbers its layers on
-    for i, variable in enumerate(resumed.weights):
-        variable.assign(read[str(i)])
-    slots = {k.removeprefix("optimizer/"): v for k, v in read.items() if k not in weights}
-    restore_optimizer(resumed.optimizer, slots)
-    assert resumed.optimizer.iterations.value == 3
-    resumed.train(3, 6)
-    assert resumed.everything() == uninterrupted.everything()
-
-
-def test_names_of_optimizer_arrays_depend_on_no_counter_of_keras():
-    first, second = Run(CONFIGS[0]), Run(CONFIGS[0])
-    assert first.weights[0].path != second.weights[0].path
-    names = list(optimizer_arrays(second.optimizer))
-    assert names == list(optimizer_arrays(first.optimizer))
-    assert names[:2] == ["iterations", "momentums/0000/sequential/dense/kernel"]
-    assert "velocities/0005/sequential/dense/bias" in names
-    assert len(names) == 1 + 2 * 6
-
-
-def test_optimizer_arrays_are_copies():
-    run = Run(CONFIGS[0])
-    arrays = optimizer_arrays(run.optimizer)
-    before = {name: array.copy() for name, array in arrays.items()}
-    run.train(0, 1)
-    assert_same(arrays, before)
-
-
-def test_a_lone_weight_and_a_plain_optimizer_are_not_confused():
-    # As many variables as weights: the list of all of them looks like a slot.
-    optimizer = build_optimizer(
-        {"kind": "sgd", "momentum": 0.0}, build_schedule({"kind": "cosine", "initial": 0.1}, 2, 4)
-    )
-    optimizer.build([keras.Variable(np.zeros(()), dtype="float32")])
-    assert list(optimizer_arrays(optimizer)) == ["iterations"]
-
-
-def refused(run, arrays, *messages):
-    before = run.everything()
-    with pytest.raises(CheckpointError) as caught:
-        restore_optimizer(run.optimizer, arrays)
-    for message in messages:
-        assert message in str(caught.value)
-    assert run.everything() == before
-
-
-def test_state_of_another_optimizer_is_refused_by_name():
-    arrays = optimizer_arrays(Run({"kind": "sgd"}, 0.1).optimizer)
-    refused(
-        Run({"kind": "rmsprop"}),
-        arrays,
-        "missing velocities/0003/sequential/dense/bias",
-        "unexpected learning_rate",
-    )
-
-
-def test_state_of_another_network_is_refused_by_name():
-    arrays = optimizer_arrays(Run(CONFIGS[2], widths=(4, 5, 2)).optimizer)
-    name = "momentums/0002/sequential/dense/kernel"
-    refused(Run(CONFIGS[2]), arrays, f"{name} of ('float32', (4, 5)) where ('float32', (4, 4))")
-
-
-def test_state_of_another_precision_is_refused_by_name():
-    arrays = optimizer_arrays(Run(CONFIGS[2], dtype="float64").optimizer)
-    refused(
-        Run(CONFIGS[2]), arrays, "dense/kernel of ('float64', (3, 4)) where ('float32', (3, 4))"
-    )
-
-
-def test_an_optimizer_without_variables_is_refused():
-    optimizer = build_optimizer({"kind": "sgd"}, 0.1)
-    with pytest.raises(ValueError, match="`optimizer` must be built"):
-        optimizer_arrays(optimizer)
-
-
-def test_an_optimizer_with_state_elsewhere_is_refused():
-    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
-    optimizer.build([keras.Variable(np.zeros(2), dtype="float32")])
-    with pytest.raises(ValueError, match="`optimizer` must be one whose.*LossScaleOptimizer"):
-        optimizer_arrays(optimizer)

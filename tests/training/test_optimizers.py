@@ -1,16 +1,15 @@
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bignas_tf.training.checkpoints import optimizer_arrays
-from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
+from bignas_tf.training.checkpoints import (
+    CheckpointError,
+    optimizer_arrays,
+    read_checkpoint,
+    restore_optimizer,
+    write_checkpoint,
+)
 from bignas_tf.training.optimizers import RMSPropTF1, build_optimizer
 from bignas_tf.training.schedules import ExponentialDecayWithConstantEnding, build_schedule
 
@@ -132,76 +131,6 @@ def test_rmsprop_survives_serialization():
     assert copy.get_config() == optimizer.get_config()
 
 
-JITTED = """
-import json, sys
-import jax, keras, numpy as np
-import bignas_tf.training.logs
-from bignas_tf.training.checkpoints import optimizer_arrays
-from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
-from bignas_tf.training.optimizers import build_optimizer
-from bignas_tf.training.schedules import build_schedule
-problem = json.loads(sys.stdin.read())
-weights = [keras.Variable(np.array(w), dtype="float64") for w in problem["weights"]]
-optimizer = build_optimizer({"kind": problem["kind"]}, build_schedule(problem["rate"], 2, 4))
-optimizer.build(weights)
-values, state = [w.value for w in weights], [v.value for v in optimizer.variables]
-step = jax.jit(optimizer.stateless_apply)
-for grads in problem["gradients"]:
-    values, state = step(state, [np.array(g) for g in grads], values)
-for variable, value in zip(optimizer.variables, state):
-    variable.assign(value)
-arrays = optimizer_arrays(optimizer)
-logits = np.array(values[0])
-to_student = jax.grad(lambda x: soft_cross_entropy(logits[::-1], x).sum())(logits)
-to_teacher = jax.grad(lambda x: soft_cross_entropy(x, logits).sum())(logits)
-assert "tensorflow" not in sys.modules
-print(json.dumps({
-    "weights": [np.asarray(v).tolist() for v in values],
-    "slots": {name: a.tolist() for name, a in arrays.items()},
-    "to_student": to_student.tolist(),
-    "to_teacher": to_teacher.tolist(),
-    "label_loss": label_cross_entropy(np.array([0, 3, 1]), logits, 0.1).tolist(),
-}))
-"""
-
-
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-@pytest.mark.parametrize("kind", ["rmsprop", "sgd"])
-def test_jax_trains_as_tensorflow_does_without_importing_it(kind):
-    steps = [[g.tolist() for g in gradients(step)] for step in range(4)]
-    weights = variables()
-    rate = {"kind": "exponential", "initial": 0.25, "warmup_epochs": 1}
-    start = [array_of(w).tolist() for w in weights]
-    problem = {"kind": kind, "weights": start, "gradients": steps, "rate": rate}
-    answer = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", JITTED],
-        input=json.dumps(problem),
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert answer.returncode == 0, answer.stderr
-    jax = json.loads(answer.stdout)
-    optimizer = build_optimizer({"kind": kind}, build_schedule(rate, 2, 4))
-    for step in steps:
-        optimizer.apply([tf.constant(g, tf.float64) for g in step], weights)
-    for weight, array in zip(weights, jax["weights"], strict=True):
-        np.testing.assert_allclose(array_of(weight), array, rtol=1e-6, atol=1e-7)
-    slots = optimizer_arrays(optimizer)
-    assert slots.keys() == jax["slots"].keys()
-    for name, array in slots.items():
-        np.testing.assert_allclose(array, jax["slots"][name], rtol=1e-6, atol=1e-7)
-    logits = np.array(jax["weights"][0])
-    student = tf.constant(logits)
-    with tf.GradientTape() as tape:
-        tape.watch(student)
-        loss = soft_cross_entropy(logits[::-1], student)
-    np.testing.assert_allclose(tape.gradient(loss, student), jax["to_student"], atol=1e-9)
-    np.testing.assert_array_equal(jax["to_teacher"], np.zeros_like(logits))
-    label_loss = label_cross_entropy(np.array([0, 3, 1]), logits, 0.1)
-    np.testing.assert_allclose(label_loss, jax["label_loss"], rtol=1e-9)
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -222,3 +151,128 @@ def test_an_optimizer_that_makes_no_sense_is_refused_by_name(config, message):
 def test_whole_numbers_are_taken_for_floats():
     optimizer = build_optimizer({"kind": "sgd", "momentum": 0}, 1)
     assert float(optimizer.learning_rate) == 1.0
+
+
+class Run:
+    """A small network in training; `dtype` is that of its second layer."""
+
+    def __init__(self, config, rate=None, widths=(4, 4, 2), dtype="float32"):
+        layers = [keras.layers.Dense(w, activation="tanh", dtype=dtype) for w in widths]
+        self.model = keras.Sequential([keras.Input((3,)), *layers])
+        rate = rate or build_schedule({"kind": "exponential", "initial": 0.1}, 2, 4)
+        self.optimizer = build_optimizer(config, rate)
+        self.weights = self.model.trainable_variables
+        self.optimizer.build(self.weights)
+
+    def train(self, first, last):
+        for step in range(first, last):
+            images = np.random.default_rng(step).normal(size=(8, 3)).astype("float32")
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(self.model(images) - 1.0))
+            self.optimizer.apply(tape.gradient(loss, self.weights), self.weights)
+
+    def everything(self):
+        variables = [*self.weights, *self.optimizer.variables]
+        return [np.asarray(variable).tobytes() for variable in variables]
+
+
+CONFIGS = [
+    {"kind": "rmsprop"},
+    {"kind": "rmsprop", "momentum": 0.0},
+    {"kind": "sgd"},
+    {"kind": "sgd", "momentum": 0.0},
+]
+
+
+@pytest.mark.parametrize("rate", [None, 0.1])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_restored_optimizer_continues_as_if_never_stopped(tmp_path, config, rate):
+    uninterrupted = Run(config, rate)
+    uninterrupted.train(0, 3)
+    arrays = {f"optimizer/{k}": v for k, v in optimizer_arrays(uninterrupted.optimizer).items()}
+    weights = {str(i): np.asarray(v) for i, v in enumerate(uninterrupted.weights)}
+    write_checkpoint(tmp_path / "c", {**arrays, **weights}, {})
+    uninterrupted.train(3, 6)
+
+    read, _ = read_checkpoint(tmp_path / "c")
+    resumed = Run(config, rate)  # Keras numbers its layers on
+    for i, variable in enumerate(resumed.weights):
+        variable.assign(read[str(i)])
+    slots = {k.removeprefix("optimizer/"): v for k, v in read.items() if k not in weights}
+    restore_optimizer(resumed.optimizer, slots)
+    assert resumed.optimizer.iterations.value == 3
+    resumed.train(3, 6)
+    assert resumed.everything() == uninterrupted.everything()
+
+
+def test_names_of_optimizer_arrays_depend_on_no_counter_of_keras():
+    first, second = Run(CONFIGS[0]), Run(CONFIGS[0])
+    assert first.weights[0].path != second.weights[0].path
+    names = list(optimizer_arrays(second.optimizer))
+    assert names == list(optimizer_arrays(first.optimizer))
+    assert names[:2] == ["iterations", "momentums/0000/sequential/dense/kernel"]
+    assert "velocities/0005/sequential/dense/bias" in names
+    assert len(names) == 1 + 2 * 6
+
+
+def test_optimizer_arrays_are_copies():
+    run = Run(CONFIGS[0])
+    arrays = optimizer_arrays(run.optimizer)
+    before = {name: array.copy() for name, array in arrays.items()}
+    run.train(0, 1)
+    for name, array in before.items():
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_a_lone_weight_and_a_plain_optimizer_are_not_confused():
+    # As many variables as weights: the list of all of them looks like a slot.
+    optimizer = build_optimizer(
+        {"kind": "sgd", "momentum": 0.0}, build_schedule({"kind": "cosine", "initial": 0.1}, 2, 4)
+    )
+    optimizer.build([keras.Variable(np.zeros(()), dtype="float32")])
+    assert list(optimizer_arrays(optimizer)) == ["iterations"]
+
+
+def refused(run, arrays, *messages):
+    before = run.everything()
+    with pytest.raises(CheckpointError) as caught:
+        restore_optimizer(run.optimizer, arrays)
+    for message in messages:
+        assert message in str(caught.value)
+    assert run.everything() == before
+
+
+def test_state_of_another_optimizer_is_refused_by_name():
+    arrays = optimizer_arrays(Run({"kind": "sgd"}, 0.1).optimizer)
+    refused(
+        Run({"kind": "rmsprop"}),
+        arrays,
+        "missing velocities/0003/sequential/dense/bias",
+        "unexpected learning_rate",
+    )
+
+
+def test_state_of_another_network_is_refused_by_name():
+    arrays = optimizer_arrays(Run(CONFIGS[2], widths=(4, 5, 2)).optimizer)
+    name = "momentums/0002/sequential/dense/kernel"
+    refused(Run(CONFIGS[2]), arrays, f"{name} of ('float32', (4, 5)) where ('float32', (4, 4))")
+
+
+def test_state_of_another_precision_is_refused_by_name():
+    arrays = optimizer_arrays(Run(CONFIGS[2], dtype="float64").optimizer)
+    refused(
+        Run(CONFIGS[2]), arrays, "dense/kernel of ('float64', (3, 4)) where ('float32', (3, 4))"
+    )
+
+
+def test_an_optimizer_without_variables_is_refused():
+    optimizer = build_optimizer({"kind": "sgd"}, 0.1)
+    with pytest.raises(ValueError, match="`optimizer` must be built"):
+        optimizer_arrays(optimizer)
+
+
+def test_an_optimizer_with_state_elsewhere_is_refused():
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    optimizer.build([keras.Variable(np.zeros(2), dtype="float32")])
+    with pytest.raises(ValueError, match="`optimizer` must be one whose.*LossScaleOptimizer"):
+        optimizer_arrays(optimizer)

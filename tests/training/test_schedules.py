@@ -1,10 +1,18 @@
+import importlib.util
+import json
 import math
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from bignas_tf.training.checkpoints import optimizer_arrays
+from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
+from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.schedules import (
     ExponentialDecayWithConstantEnding,
     build_schedule,
@@ -150,3 +158,75 @@ def test_a_schedule_survives_serialization_inside_its_optimizer(kind):
 def test_a_schedule_that_makes_no_sense_is_refused_by_name(config, message):
     with pytest.raises(ValueError, match=message):
         build_schedule(config, steps_per_epoch=10, epochs=10)
+
+
+JITTED = """
+import json, sys
+import jax, keras, numpy as np
+import bignas_tf.training.logs
+from bignas_tf.training.checkpoints import optimizer_arrays
+from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
+from bignas_tf.training.optimizers import build_optimizer
+from bignas_tf.training.schedules import build_schedule
+problem = json.loads(sys.stdin.read())
+weights = [keras.Variable(np.array(w), dtype="float64") for w in problem["weights"]]
+optimizer = build_optimizer({"kind": problem["kind"]}, build_schedule(problem["rate"], 2, 4))
+optimizer.build(weights)
+values, state = [w.value for w in weights], [v.value for v in optimizer.variables]
+step = jax.jit(optimizer.stateless_apply)
+for grads in problem["gradients"]:
+    values, state = step(state, [np.array(g) for g in grads], values)
+for variable, value in zip(optimizer.variables, state):
+    variable.assign(value)
+arrays = optimizer_arrays(optimizer)
+logits = np.array(values[0])
+to_student = jax.grad(lambda x: soft_cross_entropy(logits[::-1], x).sum())(logits)
+to_teacher = jax.grad(lambda x: soft_cross_entropy(x, logits).sum())(logits)
+assert "tensorflow" not in sys.modules
+print(json.dumps({
+    "weights": [np.asarray(v).tolist() for v in values],
+    "slots": {name: a.tolist() for name, a in arrays.items()},
+    "to_student": to_student.tolist(),
+    "to_teacher": to_teacher.tolist(),
+    "label_loss": label_cross_entropy(np.array([0, 3, 1]), logits, 0.1).tolist(),
+}))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+@pytest.mark.parametrize("kind", ["rmsprop", "sgd"])
+def test_jax_trains_as_tensorflow_does_without_importing_it(kind):
+    rng = np.random.default_rng(0)
+    shapes = [(3, 4), (4,), ()]
+    weights = [keras.Variable(rng.normal(size=shape), dtype="float64") for shape in shapes]
+    steps = [[rng.normal(size=shape).tolist() for shape in shapes] for _ in range(4)]
+    rate = {"kind": "exponential", "initial": 0.25, "warmup_epochs": 1}
+    start = [np.asarray(w).tolist() for w in weights]
+    problem = {"kind": kind, "weights": start, "gradients": steps, "rate": rate}
+    answer = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", JITTED],
+        input=json.dumps(problem),
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    jax = json.loads(answer.stdout)
+    optimizer = build_optimizer({"kind": kind}, build_schedule(rate, 2, 4))
+    for step in steps:
+        optimizer.apply([tf.constant(g, tf.float64) for g in step], weights)
+    for weight, array in zip(weights, jax["weights"], strict=True):
+        np.testing.assert_allclose(np.asarray(weight), array, rtol=1e-6, atol=1e-7)
+    slots = optimizer_arrays(optimizer)
+    assert slots.keys() == jax["slots"].keys()
+    for name, array in slots.items():
+        np.testing.assert_allclose(array, jax["slots"][name], rtol=1e-6, atol=1e-7)
+    logits = np.array(jax["weights"][0])
+    student = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        loss = soft_cross_entropy(logits[::-1], student)
+    np.testing.assert_allclose(tape.gradient(loss, student), jax["to_student"], atol=1e-9)
+    np.testing.assert_array_equal(jax["to_teacher"], np.zeros_like(logits))
+    label_loss = label_cross_entropy(np.array([0, 3, 1]), logits, 0.1)
+    np.testing.assert_allclose(label_loss, jax["label_loss"], rtol=1e-9)
