@@ -121,7 +121,9 @@ def test_a_saved_child_loads_where_the_package_is_not_installed(tmp_path):
         "model = keras.models.load_model('child.keras')\n"
         "np.save('outputs.npy', model(np.load('batch.npy')))\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True
+    )
     assert_equal(np.load(tmp_path / "outputs.npy"), model(batch), tolerance=1e-6)
 
 
