@@ -412,7 +412,8 @@ class _TableWalk:
         if isinstance(op, WEIGHTED):
             layer = self.supernet.op_layers[op.name]
             arguments: dict[str, Any] = {"masked": self.masked}
-            if not isinstance(op, DepthwiseConv):
+            # The classes are not elastic, and losses want their number when they trace.
+            if not isinstance(op, DepthwiseConv) and op is not self.supernet.space.ops()[-1]:
                 arguments["channels"] = row[CHANNELS]
             if isinstance(op, (Conv, DepthwiseConv)) and op.kernel_size > 1:
                 arguments["kernel_size"] = row[KERNEL_SIZE]

@@ -1,0 +1,1 @@
+"""Runnable recipes: `bignas train --recipe=NAME`."""

@@ -1,0 +1,110 @@
+"""Recipes: every hyper-parameter of a run, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from bignas_tf.checks import from_json, require, require_choice, require_int, require_rate
+from bignas_tf.data import AugmentationPolicy
+from bignas_tf.spaces import SPACES
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        name: of the recipe.
+        space: name of the search space.
+        data: source, such as "digits" or "folder:PATH"; None must be given by flag.
+        image_size: height and width that images are stored at, in pixels.
+        epochs: passes over the training images.
+        batch_size: over all replicas.
+        optimizer: `bignas_tf.training.optimizers.build_optimizer`.
+        schedule: `bignas_tf.training.schedules.build_schedule`.
+        augmentation: `bignas_tf.data.AugmentationPolicy`.
+        random_children: per step, besides the smallest and the biggest.
+        label_smoothing: of the biggest child's labels.
+        weight_decay: factor of half the sum of squared kernels in the regularized losses.
+        regularize: "biggest" or "all".
+        distillation: whether the smaller children learn from the biggest.
+        zero_gamma: whether the last scale of every residual branch starts at 0.
+        held_out: training images kept out of training, for selection.
+        calibration_images: training images that batch-norm statistics are estimated from.
+        evaluate_every: epochs between evaluations of the biggest and the smallest child
+            on the held-out images; 0 for none.
+        checkpoint_every: epochs between checkpoints.
+        seed: of weights, data order, augmentation, genotypes and dropout.
+    """
+
+    name: str
+    space: str
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    data: str | None = None
+    augmentation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    random_children: int = 2
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+    regularize: str = "biggest"
+    distillation: bool = True
+    zero_gamma: bool = True
+    held_out: int = 0
+    calibration_images: int = 2048
+    evaluate_every: int = 0
+    checkpoint_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        require_choice("space", self.space, tuple(SPACES))
+        for argument in ("image_size", "epochs", "batch_size", "calibration_images"):
+            require_int(argument, getattr(self, argument))
+        require_int("checkpoint_every", self.checkpoint_every)
+        for argument in ("random_children", "held_out", "evaluate_every", "seed"):
+            require_int(argument, getattr(self, argument), 0)
+        require_rate("label_smoothing", self.label_smoothing)
+        require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        require_choice("regularize", self.regularize, ("biggest", "all"))
+        self.policy()
+
+    def policy(self) -> AugmentationPolicy:
+        """The augmentation."""
+        return AugmentationPolicy.from_dict(dict(self.augmentation))
+
+    def replace(self, **fields: Any) -> Recipe:
+        """A copy with other fields, checked."""
+        return dataclasses.replace(self, **fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """Builds a recipe from `to_json`, refusing unknown and missing keys."""
+        return from_json(cls, data, "A recipe")
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    import bignas_tf.recipes
+
+    found = pkgutil.iter_modules(bignas_tf.recipes.__path__)
+    return tuple(sorted(module.name for module in found))
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    require_choice("recipe", name, recipe_names())
+    return importlib.import_module(f"bignas_tf.recipes.{name}").RECIPE

@@ -1,0 +1,118 @@
+"""A run's state as one checkpoint, and supernets made from checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from bignas_tf.spaces import MBConvSpace
+from bignas_tf.supernet import Supernet
+from bignas_tf.training.checkpoints import (
+    CheckpointError,
+    CheckpointManager,
+    optimizer_arrays,
+    read_checkpoint,
+    restore_optimizer,
+)
+from bignas_tf.training.recipe import Recipe
+
+WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A supernet from a checkpoint, and what is known of how it came about."""
+
+    supernet: Supernet
+    recipe: Recipe
+    classes: tuple[str, ...]
+    step: int
+    path: Path
+    data: str
+
+
+def pack(supernet: Supernet, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
+    """All arrays of a run's state by name."""
+    weights = {WEIGHTS + path: array for path, array in supernet.weight_arrays().items()}
+    slots = {OPTIMIZER + name: array for name, array in optimizer_arrays(optimizer).items()}
+    return weights | slots
+
+
+def unpack(
+    supernet: Supernet, optimizer: keras.optimizers.Optimizer, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Puts `pack` back; nothing is changed unless everything fits.
+
+    Raises:
+        CheckpointError: if names or shapes do not fit.
+    """
+    try:
+        supernet.assign(_under(WEIGHTS, arrays))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    restore_optimizer(optimizer, _under(OPTIMIZER, arrays))
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def load_trained(path: str | Path) -> Trained:
+    """Loads a supernet from a checkpoint file, or the newest of a run's folder.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged or of another kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        restored = CheckpointManager(path / "checkpoints").restore_latest()
+        if restored is None:
+            raise CheckpointError(f"`workdir` must hold a trained supernet. Received: {path}")
+        path, arrays, metadata = restored.path, restored.arrays, restored.metadata
+    else:
+        if not path.is_file():
+            raise CheckpointError(
+                f"`workdir` must be a run's folder or checkpoint. Received: {path}"
+            )
+        arrays, metadata = read_checkpoint(path)
+    space = MBConvSpace.from_config(metadata["space"])
+    recipe = Recipe.from_json(metadata["recipe"])
+    supernet = Supernet(space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)
+    supernet.assign(_under(WEIGHTS, arrays))
+    return Trained(
+        supernet, recipe, tuple(metadata["classes"]), metadata["step"], path, metadata["data"]
+    )
+
+
+def initialize_from(supernet: Supernet, path: str | Path) -> list[str]:
+    """Starts a supernet from the weights of another of the same space.
+
+    The classifier is taken only where the number of classes is the same.
+
+    Returns:
+        Names of the weights that keep their own initial values.
+
+    Raises:
+        CheckpointError: for a checkpoint of another space.
+    """
+    given = load_trained(path).supernet.weight_arrays()
+    own = supernet.weight_arrays()
+    roles = supernet.roles()
+    kept = [name for name, role in roles.items() if role.role == "head"]
+    kept = [name for name in kept if name in given and given[name].shape != own[name].shape]
+    misfits = [
+        name
+        for name in own
+        if name not in kept and (name not in given or given[name].shape != own[name].shape)
+    ]
+    if misfits or set(given) - set(own):
+        raise CheckpointError(
+            f"`init_from` must be a checkpoint of space '{supernet.space.name}'. "
+            f"Received: {path}, whose weights differ (such as '{(misfits or sorted(given))[0]}')"
+        )
+    supernet.assign({name: own[name] if name in kept else given[name] for name in own})
+    return kept

@@ -1,0 +1,229 @@
+"""The TensorFlow step: all terms of a rule, gradients summed, one update.
+
+Written for `strategy.run`. Children that recur run in static mode, all others through one
+trace in sliced mode. They run one after the other, so that peak memory stays near the
+biggest child's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bignas_tf.ops import Dropout
+from bignas_tf.resize import resize, resize_by, resize_matrix, to_input_range
+from bignas_tf.spaces.sizes import size_table
+from bignas_tf.supernet import Supernet
+from bignas_tf.training.rule import Rule, Term
+
+Gradients = list[Any]
+
+
+def _add(total: Gradients, gradients: Sequence[Any]) -> Gradients:
+    """Sums gradients, None being a weight that a child does not have."""
+    return [
+        new if old is None else old if new is None else old + new
+        for old, new in zip(total, gradients, strict=True)
+    ]
+
+
+class TensorflowLoop:
+    """Runs training steps of a rule on a supernet under a distribution strategy.
+
+    Args:
+        supernet: built under `strategy.scope()`.
+        rule: what a step does.
+        optimizer: a Keras optimizer, built on the supernet's variables here.
+        batch_size: over all replicas; losses are divided by it.
+        weight_decay: factor of half the sum of squared kernels.
+        seed: of genotypes and dropout.
+        strategy: a `tf.distribute.Strategy`; None is the current one.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        rule: Rule,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        batch_size: int,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        strategy: Any = None,
+    ):
+        self.supernet = supernet
+        self.rule = rule
+        self.optimizer = optimizer
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self._batch_size = batch_size
+        self._weight_decay = weight_decay
+        self._seed = seed
+        self._variables = list(supernet.variables_by_path().values())
+        with self.strategy.scope():
+            optimizer.build(self._variables)
+        self._dropout = next((op for op in supernet.space.ops() if isinstance(op, Dropout)), None)
+        self._steps: dict[tuple, Any] = {}
+        self._varying: dict[tuple[str, float], Any] = {}
+
+    def step(self, batch: dict[str, Any], step: int) -> dict[str, float]:
+        """Trains on one batch.
+
+        Args:
+            batch: 'images' uint8 `(batch, height, width, channels)`, 'labels' `(batch,)`.
+            step: int, of the run.
+
+        Returns:
+            The loss of each term by name, the L2 term included, averaged over the batch.
+        """
+        terms = self.rule.plan(self._seed, step)
+        varying = [term.genotype for term in terms if not term.recurs]
+        tables = tuple(tf.constant(size_table(genotype)) for genotype in varying)
+        resolutions = tuple(tf.constant(genotype["resolution"]) for genotype in varying)
+        losses = self._step_function(terms)(
+            batch["images"], batch["labels"], tables, resolutions, tf.constant(step, tf.int32)
+        )
+        return {name: float(value) for name, value in losses.items()}
+
+    def _step_function(self, terms: Sequence[Term]) -> Any:
+        key = tuple((t.name, t.role, t.weight, t.genotype if t.recurs else None) for t in terms)
+        if key not in self._steps:
+            self._steps[key] = tf.function(
+                lambda *arguments: self._distributed_step(terms, *arguments), autograph=False
+            )
+        return self._steps[key]
+
+    def _distributed_step(
+        self,
+        terms: Sequence[Term],
+        images: Any,
+        labels: Any,
+        tables: Any,
+        resolutions: Any,
+        step: Any,
+    ) -> dict[str, Any]:
+        def replica_step(images: Any, labels: Any) -> dict[str, Any]:
+            gradients, losses = self.gradients(terms, images, labels, tables, resolutions, step)
+            pairs = zip(gradients, self._variables, strict=True)
+            dense = [tf.zeros_like(v.value) if g is None else g for g, v in pairs]
+            self.optimizer.apply(dense, self._variables)
+            return losses
+
+        losses = self.strategy.run(replica_step, args=(images, labels))
+        return {
+            role: self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+            for role, value in losses.items()
+        }
+
+    def gradients(
+        self,
+        terms: Sequence[Term],
+        images: Any,
+        labels: Any,
+        tables: Any,
+        resolutions: Any,
+        step: Any,
+    ) -> tuple[Gradients, dict[str, Any]]:
+        """Sum of the terms' gradients on this replica, and their losses by name.
+
+        Args:
+            terms: of the step.
+            images: uint8 `(batch, height, width, channels)`.
+            labels: int `(batch,)`.
+            tables: a size table for each term that does not recur.
+            resolutions: its resolution, int32.
+            step: int32 scalar.
+        """
+        images = to_input_range(images, self.supernet.compute_dtype)
+        total: Gradients = [None] * len(self._variables)
+        losses: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
+        varying = iter(zip(tables, resolutions, strict=True))
+        for number, term in enumerate(terms):
+            mask = self._dropout_mask(term, images, step, number)
+            if term.recurs:
+                found = self._static_term(term, images, labels, outputs, mask)
+            else:
+                compute = self._varying_term(term)
+                found = compute(images, labels, outputs, mask, *next(varying))
+            loss, logits, gradients = found
+            total = _add(total, gradients)
+            losses[term.name] = loss
+            if term.recurs:
+                outputs[term.role] = tf.stop_gradient(logits)
+            # The next child starts when this one's activations are gone.
+            with tf.control_dependencies([g for g in gradients if g is not None]):
+                images = tf.identity(images)
+        return total, losses
+
+    def _dropout_mask(self, term: Term, images: Any, step: Any, number: int) -> Any:
+        """Keep-mask of a regularized term, `(batch, largest width)`, scaled; else None."""
+        if self._dropout is None or not self.rule.regularized(term.role):
+            return None
+        rate = self._dropout.rate
+        # A function of (seed, step, term); a replica takes its rows of the global mask.
+        key = tf.stack([self._seed % 2**31, step * 64 + number])
+        shape = [self._batch_size, self._dropout.channels]
+        mask = tf.cast(tf.random.stateless_uniform(shape, key) >= rate, images.dtype) / (1 - rate)
+        rows = tf.shape(images)[0]
+        context = tf.distribute.get_replica_context()
+        start = (context.replica_id_in_sync_group if context else 0) * rows
+        return mask[start : start + rows]
+
+    def _loss(self, term: Term, logits: Any, labels: Any, outputs: dict[str, Any]) -> Any:
+        per_example = self.rule.loss(term.role, logits, labels, outputs)
+        return term.weight * tf.reduce_sum(per_example) / self._batch_size
+
+    def _l2(self, term: Term, **child: Any) -> Any:
+        """The L2 term; each replica adds its share."""
+        if not self._weight_decay or not self.rule.regularized(term.role):
+            return 0.0
+        norm = self.supernet.half_square_norm(**child)
+        return term.weight * self._weight_decay * norm / self.strategy.num_replicas_in_sync
+
+    def _static_term(
+        self, term: Term, images: Any, labels: Any, outputs: dict[str, Any], mask: Any
+    ) -> tuple[Any, Any, Gradients]:
+        images = resize(images, term.genotype["resolution"])
+        with tf.GradientTape() as tape:
+            logits = self.supernet.run(images, term.genotype, dropout_mask=mask)
+            loss = self._loss(term, logits, labels, outputs)
+            loss += self._l2(term, genotype=term.genotype)
+        return loss, logits, tape.gradient(loss, [v.value for v in self._variables])
+
+    def _varying_term(self, term: Term) -> Any:
+        """One trace for all terms of a role, whatever their sizes."""
+        key = (term.role, term.weight)
+        if key not in self._varying:
+            self._varying[key] = tf.function(lambda *arguments: self._sliced_term(term, *arguments))
+        return self._varying[key]
+
+    def _sliced_term(
+        self,
+        term: Term,
+        images: Any,
+        labels: Any,
+        outputs: dict[str, Any],
+        mask: Any,
+        table: Any,
+        resolution: Any,
+    ) -> tuple[Any, Any, Gradients]:
+        rows, columns = (self._resize_matrix(n, resolution) for n in images.shape[1:3])
+        images = resize_by(images, rows, columns)
+        with tf.GradientTape() as tape:
+            logits = self.supernet.run_table(images, table, "sliced", dropout_mask=mask)
+            loss = self._loss(term, logits, labels, outputs)
+            loss += self._l2(term, table=table)
+        return loss, logits, tape.gradient(loss, [v.value for v in self._variables])
+
+    def _resize_matrix(self, source: int, resolution: Any) -> Any:
+        """`resize_matrix(source, resolution)` for a resolution known when the graph runs."""
+        choices = self.supernet.space.resolutions
+        stacked = np.zeros((len(choices), max(choices), source), np.float32)
+        for position, choice in enumerate(choices):
+            stacked[position, :choice] = resize_matrix(source, choice)
+        position = tf.argmax(tf.equal(choices, resolution), output_type=tf.int32)
+        return tf.constant(stacked)[position, :resolution]
