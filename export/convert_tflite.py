@@ -9,10 +9,9 @@ and what the JSON beside child.keras says. A file that does not compute what the
 computes is not kept.
 """
 
-import os
-
 from absl import flags
 
+from bignas_tf.deploy.model_file import convert_model
 from bignas_tf.deploy.schemes import Quantization
 from bignas_tf.deploy.script import run_script
 
@@ -43,9 +42,6 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing output."
 
 def main() -> None:
     """Converts, and prints the figures."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
-    from bignas_tf.deploy.model_file import convert_model
-
     conversion = convert_model(
         _MODEL.value,
         _OUTPUT.value,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.deploy.output_files import check_output
+from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.deploy.tflite import Conversion, convert
 from bignas_tf.deploy.verification_images import real_images
@@ -23,7 +24,7 @@ _CALIBRATED = 100  # images: ranges of activations settle before that
 
 
 def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """Loads a `.keras` file, or builds a preset with random weights.
+    """Loads a `.keras` file, or builds a preset with random weights that gives logits.
 
     Args:
         name: path of a `.keras` file, or a key of `PRESETS` in any case.
@@ -37,10 +38,7 @@ def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     """
     preset = PRESETS.get(os.fspath(name).lower())
     if preset:
-        from bignas_tf import zoo
-
-        model = getattr(zoo, preset)(weights=None)
-        return model, {"preset": preset, "weights": None, **_described(model)}
+        return _preset(preset)
     path = Path(name)
     if path.suffix != ".keras":
         allowed = ", ".join(PRESETS)
@@ -49,21 +47,35 @@ def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         problem = "is not a Keras file" if path.exists() else "does not exist"
         raise ValueError(f"the `model` file {problem}. Received: {path}")
     metadata = _sibling(path)
-    import keras
+    with captured_stderr():  # TensorFlow greets at length
+        import keras
 
-    try:
-        return keras.models.load_model(path, compile=False), metadata
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"Keras cannot load `model` ({reason}). Received: {path}") from error
+        try:
+            return keras.models.load_model(path, compile=False), metadata
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            failure = error
+    reason = str(failure).strip().split("\n")[0]
+    raise ValueError(f"Keras cannot load `model` ({reason}). Received: {path}") from failure
 
 
-def _described(model: Any) -> dict[str, Any]:
-    from bignas_tf.cost import count
+def _preset(name: str) -> tuple[Any, dict[str, Any]]:
+    with captured_stderr():
+        from bignas_tf import zoo
+        from bignas_tf.cost import count
 
+        # Logits: an int8 softmax has steps of 1/256, and all of an untrained network's 1000
+        # probabilities are smaller.
+        model = getattr(zoo, name)(weights=None, classifier_activation=None)
     spec = model.spec.with_input_shape(tuple(model.inputs[0].shape[1:]))
     cost = count(spec)
-    return {"spec": spec.to_json(), "macs": cost.macs, "params": cost.params}
+    return model, {
+        "preset": name,
+        "weights": None,
+        "classifier_activation": None,
+        "spec": spec.to_json(),
+        "macs": cost.macs,
+        "params": cost.params,
+    }
 
 
 def _sibling(path: Path) -> dict[str, Any]:

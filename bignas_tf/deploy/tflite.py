@@ -81,9 +81,10 @@ class Conversion:
         """One line for people."""
         figures = self.verification
         agreeing = round(figures.agreement * figures.images)
+        doubt = "" if figures.telling else " (the outputs hardly depend on the image)"
         return (
             f"{self.path}: {self.quantization.value}, {self.bytes / 1e6:.2f} MB, "
-            f"top class as in Keras on {agreeing} of {figures.images} images, "
+            f"top class as in Keras on {agreeing} of {figures.images} images{doubt}, "
             f"largest difference {figures.max_difference:.2g} (mean "
             f"{figures.mean_difference:.2g}, scale {figures.scale:.2g}), {self.seconds:.0f} s"
         )

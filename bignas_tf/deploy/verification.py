@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 _BATCH = 16  # images per call of the Keras model: bounds the memory
+# Below this spread, relative to the scale, an untrained network gives all images nearly the same
+# outputs, and rounding may well exceed what little differs.
+_SPREAD = 0.01
 
 
 class VerificationError(ValueError):
@@ -45,6 +48,8 @@ class Verification:
     Attributes:
         images: int, how many were compared.
         scale: float, the largest absolute output of the Keras model.
+        spread: float, mean absolute deviation of the Keras model's outputs from their
+            mean over the images.
         max_difference: float, the largest absolute difference, in units of the outputs.
         mean_difference: float, the mean absolute difference, in units of the outputs.
         agreement: float in [0, 1], share of images with the same top class, ties
@@ -54,10 +59,16 @@ class Verification:
 
     images: int
     scale: float
+    spread: float
     max_difference: float
     mean_difference: float
     agreement: float
     clear_disagreements: int
+
+    @property
+    def telling(self) -> bool:
+        """Whether the outputs depend on the image enough to judge the file by."""
+        return self.spread > _SPREAD * self.scale
 
 
 def keras_outputs(model: Any, images: np.ndarray) -> np.ndarray:
@@ -117,6 +128,12 @@ def compare(reference: np.ndarray, outputs: np.ndarray, tolerance: Tolerance) ->
                 f"the {name} difference between the Keras model and the TFLite file is "
                 f"{found:.3g}, more than {limit:g} of the outputs' scale {figures.scale:.3g}"
             )
+    # Also true of a file that ignores its input, if the mean output is right.
+    if figures.telling and figures.mean_difference >= figures.spread:
+        raise VerificationError(
+            "the TFLite file differs from the Keras model as much as one image differs from "
+            f"another: by {figures.mean_difference:.3g} in the mean"
+        )
     # The small addend keeps 1 - 0.9 from rounding 10 images down to 0.
     allowed = math.floor((1 - tolerance.agreement) * figures.images + 1e-9)
     if figures.clear_disagreements > allowed:
@@ -137,6 +154,7 @@ def _figures(reference: np.ndarray, outputs: np.ndarray, tie: float) -> Verifica
     return Verification(
         images=images,
         scale=float(np.abs(reference).max()),
+        spread=float(np.abs(reference - reference.mean(axis=0)).mean()),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         agreement=float(np.mean(scores.argmax(axis=-1) == chosen)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -98,7 +99,7 @@ def _crops(count: int) -> Iterable[Image.Image]:
         yield photograph.crop((left, top, left + side, top + side))
 
 
-def _sklearn_datasets():  # type: ignore[no-untyped-def]  # scikit-learn is optional
+def _sklearn_datasets() -> Any:
     try:
         from sklearn import datasets
     except ModuleNotFoundError as error:

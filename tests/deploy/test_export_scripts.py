@@ -31,7 +31,7 @@ def test_convert_tflite_keeps_what_the_json_beside_the_model_says(script, model,
     (tmp_path / "child.json").write_text(json.dumps({"macs": 123, "input_range": [0, 1]}))
     output = tmp_path / "child.tflite"
     done = script("convert_tflite", f"--model={tmp_path / 'child.keras'}", f"--output={output}")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert f"{output}: float32" in done.stdout
     described = json.loads((tmp_path / "child.json").read_text())
     assert (described["macs"], described["input_range"]) == (123, [0, 1])

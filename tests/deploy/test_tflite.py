@@ -58,6 +58,7 @@ def test_every_quantization_converts_to_a_file_that_its_sidecar_describes(
     assert sidecar["input"]["dtype"] == ("int8" if quantization == "int8" else "float32")
     assert (sidecar["input"]["scale"] > 0) == (quantization == "int8")
     assert quantization in conversion.summary()
+    assert conversion.verification.telling
     expected = keras.ops.convert_to_numpy(model(photographs, training=False))
     difference = np.abs(predict(path, photographs) - expected).max()
     assert 0 < difference < 0.1 * np.abs(expected).max()
@@ -205,6 +206,17 @@ def test_ties_of_the_keras_model_do_not_count_as_disagreement():
     assert (figures.agreement, figures.clear_disagreements) == (0.5, 0)
     with pytest.raises(VerificationError, match="1 of 2 images, 0 may"):
         compare(reference, swapped, Tolerance(1.0, 1.0, agreement=0.9, tie=0.001))
+
+
+def test_a_file_that_ignores_its_input_fails_however_tolerant_the_limits():
+    random = np.random.default_rng(0)
+    reference = np.array([5.0, 0, 0]) + random.normal(0, 0.5, (20, 3))
+    constant = np.broadcast_to(reference.mean(axis=0), reference.shape)
+    tolerance = Tolerance(1.0, 1.0, agreement=0.5, tie=0.0)
+    with pytest.raises(VerificationError, match="as much as one image differs from another"):
+        compare(reference, constant, tolerance)
+    assert compare(reference, reference + 0.1, tolerance).telling
+    assert not compare(constant, constant + 0.1, tolerance).telling
 
 
 def test_one_image_in_ten_may_disagree_at_an_agreement_of_nine_tenths():
