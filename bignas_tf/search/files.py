@@ -1,0 +1,64 @@
+"""Files of a search: JSON that is replaced whole, and lines that survive a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file under another name, flushes it to the disk and renames it.
+
+    Args:
+        path: file to write, in a folder that exists.
+        value: plain JSON without NaN.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Reads a file of one JSON object per line and makes it fit to be appended to.
+
+    A last line that a killed process left half-written is cut off.
+
+    Raises:
+        ValueError: if any other line is no JSON object.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    records = []
+    *whole, last = data.split(b"\n")
+    for number, line in enumerate(whole, 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(_message(path, number, line)) from error
+        if not isinstance(record, dict):
+            raise ValueError(_message(path, number, line))
+        records.append(record)
+    if last:
+        os.truncate(path, len(data) - len(last))
+    return records
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Appends one JSON object and hands it to the operating system at once."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def _message(path: Path, number: int, line: bytes) -> str:
+    return f"Line {number} of {path} must be a JSON object. Received: {line[:80]!r}"

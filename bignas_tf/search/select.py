@@ -1,0 +1,147 @@
+"""The driver of a search: asks a strategy, scores, writes down, and chooses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bignas_tf.checks import require, require_int
+from bignas_tf.search.budget import Budget, check_feasible
+from bignas_tf.search.evaluator import CachedEvaluator, Evaluator
+from bignas_tf.search.files import write_json
+from bignas_tf.search.pareto import front
+from bignas_tf.search.strategy import Strategy
+from bignas_tf.spaces import Space
+
+POINTS, STATE, FRONT, SELECTED = "points.jsonl", "state.json", "front.json", "selected.json"
+
+
+def select(
+    space: Space,
+    evaluator: Evaluator,
+    budgets: Sequence[Budget],
+    *,
+    strategy: Strategy,
+    folder: str | os.PathLike[str],
+    batch: int = 8,
+    names: Sequence[str] | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Searches, and chooses the best child under each budget.
+
+    The best is the most accurate of all that were evaluated, for whichever budget; of two
+    as accurate the cheaper. So a larger budget of the same metric never gets a less
+    accurate child. The folder gets `points.jsonl`, a line per evaluation as soon as it is
+    done, and after each batch `front.json` (MMACs against accuracy), `selected.json` (the
+    result so far) and `state.json`. Called again after a kill it goes on from there; with
+    `state.json` deleted it starts over but keeps what it evaluated. The folder belongs to
+    one set of weights: accuracies of others are not told apart.
+
+    Args:
+        space: of the children.
+        evaluator: scores them, on images that the final accuracy is not reported on.
+        budgets: each of them feasible.
+        strategy: new, for the same space and budgets.
+        folder: path, created if missing.
+        batch: evaluations between two states.
+        names: one per budget, none twice; by default such as `mmacs_5`.
+        progress: bool, whether to show a bar with the time left.
+
+    Returns:
+        Per budget `name`, `budget` (`{"mmacs": 5.0}`), `genotype` by gene, `accuracy`,
+        `mmacs`, `params_m` (and the budget's own metric), `resolution` in pixels, `split`;
+        `same_as`, the name of an earlier entry, where both are the same child.
+
+    Raises:
+        ValueError: for an infeasible budget, unfit names, or a folder of another search.
+        RuntimeError: if the strategy ends without a child under some budget.
+    """
+    for budget in budgets:
+        check_feasible(budget, space)
+    names = _names(budgets, names)
+    require_int("batch", batch)
+    folder = Path(folder)
+    cached = CachedEvaluator(evaluator, space, folder / POINTS)
+    _resume(strategy, cached, folder / STATE)
+    bar = tqdm(total=strategy.planned, initial=strategy.told, unit="child", disable=not progress)
+    with bar:
+        while not strategy.finished:
+            genotypes = strategy.ask(batch)
+            if not genotypes:
+                raise RuntimeError("The strategy waits for results although it has them all")
+            bar.set_description(strategy.phase)
+            metrics = []
+            for genotype in genotypes:
+                metrics += cached.score([genotype], phase=strategy.phase)
+                bar.update()
+            strategy.tell(genotypes, metrics)
+            bar.total = strategy.planned
+            _write(folder, choose(cached, budgets, names), cached, strategy)
+    selected = choose(cached, budgets, names)
+    _write(folder, selected, cached, strategy)
+    missing = sorted(set(names) - {entry["name"] for entry in selected})
+    if missing:
+        raise RuntimeError(f"No child was evaluated under {', '.join(missing)}")
+    return selected
+
+
+def choose(
+    cached: CachedEvaluator, budgets: Sequence[Budget], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The best evaluated child under each budget, without the budgets that have none yet."""
+    points = [(cached.space.genotype(point["genotype"]), point) for point in cached.points]
+    selected: list[dict[str, Any]] = []
+    for budget, name in zip(budgets, names, strict=True):
+        ranks = [
+            (-point["accuracy"], budget.cost(genotype), genotype.values, index)
+            for index, (genotype, point) in enumerate(points)
+            if budget.allows(genotype)
+        ]
+        if not ranks:
+            continue
+        genotype, point = points[min(ranks)[-1]]
+        entry = {
+            "name": name,
+            "budget": budget.to_json(),
+            "genotype": point["genotype"],
+            "accuracy": point["accuracy"],
+            "mmacs": point["mmacs"],
+            "params_m": point["params_m"],
+            budget.metric: budget.cost(genotype),
+            "resolution": genotype.spec().input_shape[0],
+            "split": point["split"],
+        }
+        twins = [other["name"] for other in selected if other["genotype"] == point["genotype"]]
+        selected.append({**entry, "same_as": twins[0]} if twins else entry)
+    return selected
+
+
+def _names(budgets: Sequence[Budget], names: Sequence[str] | None) -> list[str]:
+    require(len(budgets) > 0, "budgets", "at least one", budgets)
+    chosen = [budget.name for budget in budgets] if names is None else list(names)
+    ok = len(chosen) == len(budgets) and len(set(chosen)) == len(chosen) and all(chosen)
+    require(ok, "names", f"{len(budgets)} different ones, one per budget", chosen)
+    return chosen
+
+
+def _resume(strategy: Strategy, cached: CachedEvaluator, state: Path) -> None:
+    if not state.exists():
+        return
+    require(bool(cached.points), "folder", f"one with {POINTS} beside {STATE}", str(state.parent))
+    try:
+        strategy.load_state(json.loads(state.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{state} is of another search: {error}") from error
+
+
+def _write(
+    folder: Path, selected: list[dict[str, Any]], cached: CachedEvaluator, strategy: Strategy
+) -> None:
+    write_json(folder / FRONT, front(cached.points))
+    write_json(folder / SELECTED, selected)
+    write_json(folder / STATE, strategy.state())

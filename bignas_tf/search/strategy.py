@@ -1,0 +1,201 @@
+"""Strategies: what to evaluate next. They know nothing of weights, images or files."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from bignas_tf.checks import is_number, require, require_int
+from bignas_tf.search.budget import Budget, check_feasible
+from bignas_tf.spaces import Genotype, Space
+
+
+class Strategy(Protocol):
+    """Proposes genotypes and hears what they are worth."""
+
+    @property
+    def phase(self) -> str:
+        """What the genotypes asked last are for."""
+        ...
+
+    @property
+    def planned(self) -> int:
+        """Evaluations of the whole search, past ones included; an upper bound."""
+        ...
+
+    @property
+    def told(self) -> int:
+        """Genotypes whose results are known."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to ask."""
+        ...
+
+    def ask(self, n: int) -> list[Genotype]:
+        """Up to `n` canonical genotypes, none of them asked before.
+
+        None are left when the strategy is finished or waits to be told results.
+        """
+        ...
+
+    def tell(self, genotypes: Sequence[Genotype], metrics: Sequence[Mapping[str, float]]) -> None:
+        """Takes results, also of genotypes that were not asked for."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the next proposals depend on, as plain JSON."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continues from a state: asks what would have been asked next.
+
+        Raises:
+            ValueError: if it is the state of another search.
+        """
+        ...
+
+
+class RoundStrategy(abc.ABC):
+    """A strategy that proposes in rounds, each after all results of the one before.
+
+    Subclasses define `propose` and `phase_of`. What they draw should depend on `rng` alone,
+    so that a resumed search draws the same.
+
+    Args:
+        space: to search in.
+        budgets: each of them feasible.
+        seed: int, 0 or more.
+        rounds: number of rounds.
+        settings: whatever else the proposals depend on, plain JSON.
+
+    Raises:
+        ValueError: for no budgets or one below the smallest child.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        space: Space,
+        budgets: Sequence[Budget],
+        seed: int,
+        rounds: int,
+        settings: Mapping[str, Any],
+    ) -> None:
+        require(len(budgets) > 0, "budgets", "at least one", budgets)
+        for budget in budgets:
+            check_feasible(budget, space)
+        require_int("seed", seed, low=0)
+        self.space = space
+        self.budgets = tuple(budgets)
+        self.seed = seed
+        self._rounds = rounds
+        self._settings = dict(settings)
+        self._round = -1
+        self._queue: list[Genotype] = []
+        self._pending: list[Genotype] = []
+        self._told: dict[Genotype, float] = {}
+
+    @abc.abstractmethod
+    def propose(self, number: int) -> list[Genotype]:
+        """Canonical genotypes of round `number` (from 0), none of them known, none twice."""
+
+    @abc.abstractmethod
+    def phase_of(self, number: int) -> str:
+        """Name of round `number`."""
+
+    @abc.abstractmethod
+    def most(self, number: int) -> int:
+        """Upper bound on the genotypes of round `number`, which has not begun."""
+
+    @property
+    def phase(self) -> str:
+        return self.phase_of(max(0, self._round))
+
+    @property
+    def planned(self) -> int:
+        self._advance()
+        later = sum(self.most(number) for number in range(self._round + 1, self._rounds))
+        return len(self._told) + len(self._pending) + len(self._queue) + later
+
+    @property
+    def told(self) -> int:
+        return len(self._told)
+
+    @property
+    def finished(self) -> bool:
+        self._advance()
+        return not (self._queue or self._pending)
+
+    def ask(self, n: int) -> list[Genotype]:
+        require_int("n", n)
+        self._advance()
+        asked, self._queue = self._queue[:n], self._queue[n:]
+        self._pending += asked
+        return asked
+
+    def tell(self, genotypes: Sequence[Genotype], metrics: Sequence[Mapping[str, float]]) -> None:
+        require(
+            len(genotypes) == len(metrics),
+            "metrics", f"{len(genotypes)} in number, as many as genotypes", len(metrics),
+        )  # fmt: skip
+        for genotype, values in zip(genotypes, metrics, strict=True):
+            require(genotype in self.space, "genotypes", f"of {self.space.name}", genotype)
+            accuracy = values["accuracy"]
+            require(is_number(accuracy), "accuracy", f"a number for {genotype}", accuracy)
+            self._told[self.space.canonical(genotype)] = float(accuracy)
+        self._queue = [genotype for genotype in self._queue if genotype not in self._told]
+        self._pending = [genotype for genotype in self._pending if genotype not in self._told]
+
+    def best(self, budget: Budget) -> Genotype | None:
+        """The best genotype told so far within a budget; the cheaper of two as good."""
+        within = [genotype for genotype in self._told if budget.allows(genotype)]
+        if not within:
+            return None
+        return min(within, key=lambda g: (-self._told[g], budget.cost(g), g.values))
+
+    def known(self, genotype: Genotype) -> bool:
+        """Whether a canonical genotype was told already."""
+        return genotype in self._told
+
+    def rng(self, *keys: int) -> np.random.Generator:
+        """A generator of its own for every seed and `keys`, independent of the past."""
+        return np.random.Generator(np.random.Philox([self.seed, *keys]))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            **self._identity(),
+            "round": self._round,
+            # What was asked but not told was lost with the process: it is asked again first.
+            "queue": [list(genotype.values) for genotype in (*self._pending, *self._queue)],
+            "told": [[list(genotype.values), score] for genotype, score in self._told.items()],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for key, value in self._identity().items():
+            require(state.get(key) == value, f"state.{key}", f"{value!r} here", state.get(key))
+        self._round = state["round"]
+        self._pending = []
+        self._queue = [self.space.genotype(values) for values in state["queue"]]
+        self._told = {self.space.genotype(values): score for values, score in state["told"]}
+
+    def _identity(self) -> dict[str, Any]:
+        """What two searches must share for one to continue the other."""
+        return {
+            "strategy": self.name,
+            "space": self.space.to_json(),
+            "budgets": [budget.to_json() for budget in self.budgets],
+            "seed": self.seed,
+            "settings": self._settings,
+        }
+
+    def _advance(self) -> None:
+        """Begins the next round that has anything to propose once this one is over."""
+        while not (self._queue or self._pending) and self._round + 1 < self._rounds:
+            self._round += 1
+            self._queue = self.propose(self._round)
