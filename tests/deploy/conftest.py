@@ -28,10 +28,12 @@ def make_model():
         x = layers.Activation("swish")(x)
         x = layers.GlobalAveragePooling2D()(x)
         model = keras.Model(inputs, layers.Dense(classes)(x))
-        # No weight may stay at an initial 0 or 1: a forgotten term would not show.
+        # No weight may stay at an initial 0 or 1: a forgotten term would not show. Small offsets
+        # leave the outputs to the image.
+        ranges = {"kernel": (-1.0, 1.0), "gamma": (1.0, 2.0), "moving_variance": (0.5, 1.5)}
         random = np.random.default_rng(seed)
         for variable in model.weights:
-            low, high = (0.5, 1.5) if "variance" in variable.path else (-0.7, 0.7)
+            low, high = ranges.get(variable.name, (-0.1, 0.1))
             variable.assign(random.uniform(low, high, variable.shape))
         return model
 
