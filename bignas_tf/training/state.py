@@ -33,6 +33,7 @@ class Trained:
     step: int
     path: Path
     data: str
+    fingerprint: str
 
 
 def pack(supernet: Supernet, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
@@ -84,7 +85,13 @@ def load_trained(path: str | Path) -> Trained:
     supernet = Supernet(space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)
     supernet.assign(_under(WEIGHTS, arrays))
     return Trained(
-        supernet, recipe, tuple(metadata["classes"]), metadata["step"], path, metadata["data"]
+        supernet,
+        recipe,
+        tuple(metadata["classes"]),
+        metadata["step"],
+        path,
+        metadata["data"],
+        metadata["fingerprint"],
     )
 
 

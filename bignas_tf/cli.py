@@ -1,0 +1,89 @@
+"""The `bignas` command: train once, slice any child, ship TFLite."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from absl import app
+from absl.flags import argparse_flags
+
+COMMANDS = ("train", "select", "extract", "evaluate", "convert", "benchmark", "report", "show")
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+_EPILOG = """the whole way:
+  bignas train --recipe=digits --workdir=runs/digits
+  bignas select --workdir=runs/digits --budget=mmacs:0.2,0.4,0.8,1.6 --names=s,m,l,xl
+  bignas extract --workdir=runs/digits
+  bignas evaluate --workdir=runs/digits
+  bignas convert --workdir=runs/digits
+  bignas benchmark --workdir=runs/digits
+  bignas report --workdir=runs/digits
+
+`bignas COMMAND --help` says what a command needs and writes.
+"""
+
+
+def _parser() -> argparse_flags.ArgumentParser:
+    formatter = argparse_flags.argparse.RawDescriptionHelpFormatter
+    parser = argparse_flags.ArgumentParser(
+        prog="bignas",
+        description="Train one big supernet, slice any child out of it, ship it as TFLite.",
+        epilog=_EPILOG,
+        formatter_class=formatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = importlib.import_module(f"bignas_tf.commands.{name}")
+        summary, _, description = (module.__doc__ or "").partition("\n")
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}\n{description}",
+            formatter_class=formatter,
+            inherited_absl_flags=None,
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(main=module.main)
+    return parser
+
+
+def _parse(argv: list[str]) -> Any:
+    return _parser().parse_args(argv[1:])
+
+
+def _main(arguments: Any) -> None:
+    """Runs a command; a user's mistake ends in one line and exit code 2."""
+    try:
+        status = arguments.main(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("BIGNAS_DEBUG"):
+            raise
+        _stop(error, BAD_INPUT)
+    except (RuntimeError, ArithmeticError) as error:
+        if os.environ.get("BIGNAS_DEBUG"):
+            raise
+        _stop(error, FAILED)
+    except KeyboardInterrupt:
+        _stop("interrupted", INTERRUPTED)
+    sys.exit(status or 0)
+
+
+def _stop(error: object, status: int) -> None:
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(status)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    # Both are read when TensorFlow loads. Page faults of large buffers are what the BFC
+    # allocator saves on CPU.
+    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(_main, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,60 @@
+"""Times TFLite files on this machine, each in its own process, taking turns.
+
+For a run: all .tflite files of its folder; writes benchmark.csv there. Let nothing else
+run meanwhile.
+
+Examples:
+  bignas benchmark --workdir=runs/cifar10 --threads=1
+  bignas benchmark --model=s.tflite,m.tflite --csv=latency.csv
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: Any) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--workdir", type=Path, help="folder of the run")
+    parser.add_argument("--model", help=".tflite files separated by commas, instead")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--warmup", type=int, default=5, help="untimed runs before each round")
+    parser.add_argument("--runs", type=int, default=20, help="timed runs per round")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each file")
+    parser.add_argument("--csv", type=Path, help="file to write, with --model")
+
+
+def main(arguments: Any) -> None:
+    """Runs the command."""
+    from bignas_tf.deploy.latency import measure, table, write_csv
+    from bignas_tf.deploy.output_files import check_output
+
+    if bool(arguments.workdir) == bool(arguments.model):
+        raise ValueError(
+            "Either `workdir` or `model` must be given. "
+            f"Received: {arguments.workdir}, {arguments.model}"
+        )
+    output = arguments.csv
+    if arguments.workdir:
+        output = arguments.workdir / "benchmark.csv"
+        paths = [str(path) for path in sorted(arguments.workdir.glob("*.tflite"))]
+        if not paths:
+            raise FileNotFoundError(
+                f"{arguments.workdir} has no .tflite files; `bignas convert` writes them"
+            )
+    else:
+        paths = arguments.model.split(",")
+    if output:
+        check_output(output, overwrite=bool(arguments.workdir))
+    latencies = measure(
+        paths,
+        threads=arguments.threads,
+        warmup=arguments.warmup,
+        runs=arguments.runs,
+        rounds=arguments.rounds,
+    )
+    print(table(latencies))
+    if output:
+        write_csv(latencies, output, overwrite=bool(arguments.workdir))
+        print(f"written to {output}")

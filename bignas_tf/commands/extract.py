@@ -1,0 +1,112 @@
+"""Cuts children out of a supernet and calibrates their batch norm.
+
+Takes the selected children of a run, or one genotype given by hand. Writes
+children/NAME.keras, which loads without this package, and children/NAME.json.
+
+Examples:
+  bignas extract --workdir=runs/cifar10
+  bignas extract --workdir=runs/cifar10 --genotype=smallest --name=tiny
+  bignas extract --workdir=runs/cifar10 --genotype='{"resolution": 32, ...}' --name=mine
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bignas_tf.commands.run_folder import add_workdir
+
+
+def add_arguments(parser: Any) -> None:
+    """Adds the command's arguments."""
+    add_workdir(parser)
+    parser.add_argument(
+        "--genotype", help='"smallest", "biggest", or a JSON object with a value for every gene'
+    )
+    parser.add_argument("--name", help="of the child given by --genotype")
+    parser.add_argument(
+        "--method", default="sequential", help="of calibration: sequential or batch_average"
+    )
+
+
+def parse_genotype(text: str, space: Any) -> Any:
+    """Reads --genotype.
+
+    Raises:
+        ValueError: for bad JSON or a genotype outside the space.
+    """
+    if text in ("smallest", "biggest"):
+        return getattr(space, text)()
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ValueError(
+            f'`genotype` must be "smallest", "biggest" or a JSON object. Received: {text}'
+        ) from error
+    return space.genotype(values)
+
+
+def describe(trained: Any, genotype: Any, calibration: dict[str, Any]) -> dict[str, Any]:
+    """The JSON beside an extracted child."""
+    from bignas_tf import __version__, cost
+
+    spec = genotype.spec()
+    counted = cost.count(spec)
+    return {
+        "space": genotype.space.name,
+        "genotype": genotype.as_dict(),
+        "spec": spec.to_json(),
+        "resolution": genotype["resolution"],
+        "macs": counted.macs,
+        "params": counted.params,
+        "peak_activation_bytes": counted.peak_activation_bytes,
+        "input_range": [-1.0, 1.0],
+        "image_size": trained.recipe.image_size,
+        "interpolation": "bicubic, antialias",
+        "output": "logits",
+        "labels": list(trained.classes),
+        "calibration": calibration,
+        "checkpoint": trained.path.name,
+        "step": trained.step,
+        "recipe": trained.recipe.name,
+        "bignas_tf": __version__,
+    }
+
+
+def main(arguments: Any) -> None:
+    """Runs the command."""
+    from bignas_tf.calibration import METHODS, calibrate
+    from bignas_tf.checks import require_choice
+    from bignas_tf.commands.run_folder import load_run, read_selected, record
+    from bignas_tf.deploy.output_files import staged
+    from bignas_tf.evaluation import prepared
+    from bignas_tf.extract import extract
+
+    require_choice("method", arguments.method, METHODS)
+    if bool(arguments.genotype) != bool(arguments.name):
+        raise ValueError(
+            "`genotype` and `name` must be given together. "
+            f"Received: {arguments.genotype!r}, {arguments.name!r}"
+        )
+    trained, data = load_run(arguments)
+    space = trained.supernet.space
+    if arguments.genotype:
+        wanted = {arguments.name: parse_genotype(arguments.genotype, space)}
+    else:
+        selected = read_selected(arguments.workdir)
+        wanted = {entry["name"]: space.genotype(entry["genotype"]) for entry in selected}
+    folder: Path = arguments.workdir / "children"
+    folder.mkdir(exist_ok=True)
+    record(arguments, {}, trained)
+    for name, genotype in wanted.items():
+        child = extract(trained.supernet, genotype, name=name)
+        images = prepared(data.calibration, genotype["resolution"])
+        calibrate(child, images, method=arguments.method)
+        calibration = {"method": arguments.method, "images": len(images)}
+        path = folder / f"{name}.keras"
+        description = describe(trained, genotype, calibration)
+        with staged(path.with_suffix(".json")) as (temporary,):
+            child.save(path)
+            temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        print(f"{path}: {description['macs'] / 1e6:.3f} MMACs, {genotype['resolution']} px")

@@ -1,0 +1,80 @@
+"""Shows recipes and spaces, or counts a network: MACs, parameters, activation memory.
+
+Examples:
+  bignas show
+  bignas show --space=cifar
+  bignas show --space=bignas --genotype=smallest --resolution=224
+  bignas show --model=children/s.json
+  bignas show --model=bignasmodel_m
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: Any) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--space", help="a space; with --genotype one network of it")
+    parser.add_argument("--genotype", help='"smallest", "biggest" or a JSON object')
+    parser.add_argument("--model", help="a zoo name, or the JSON of a child")
+    parser.add_argument("--resolution", type=int, help="pixels, instead of the network's own")
+
+
+def main(arguments: Any) -> None:
+    """Runs the command."""
+    from bignas_tf import cost
+    from bignas_tf.spaces import get_space
+
+    if arguments.model:
+        print(cost.profile(_model_spec(arguments.model), arguments.resolution).table())
+        return
+    if arguments.space is None:
+        _list()
+        return
+    space = get_space(arguments.space)
+    if arguments.genotype:
+        from bignas_tf.commands.extract import parse_genotype
+
+        genotype = parse_genotype(arguments.genotype, space)
+        print(cost.profile(genotype.spec(), arguments.resolution).table())
+        return
+    print(f"{space.name}: {space.size():.4g} networks, {space.classes} classes")
+    for gene in space.genes:
+        if len(gene.choices) > 1:
+            print(f"  {gene.name}: {', '.join(map(str, gene.choices))}")
+    for name in ("smallest", "biggest"):
+        genotype = getattr(space, name)()
+        counted = cost.count(genotype.spec())
+        print(
+            f"  {name}: {counted.mmacs:.2f} MMACs, {counted.params_m:.3f} M parameters at "
+            f"{genotype['resolution']} px"
+        )
+
+
+def _list() -> None:
+    from bignas_tf.spaces import SPACES
+    from bignas_tf.training.recipe import get_recipe, recipe_names
+
+    print("spaces (bignas show --space=NAME):", ", ".join(SPACES))
+    print("recipes (bignas train --recipe=NAME):")
+    for name in recipe_names():
+        recipe = get_recipe(name)
+        print(
+            f"  {name}: space {recipe.space}, {recipe.epochs} epochs, batch {recipe.batch_size}, "
+            f"data {recipe.data or '--data'}"
+        )
+
+
+def _model_spec(model: str) -> Any:
+    from bignas_tf.spec import NetworkSpec
+
+    path = Path(model)
+    if path.suffix == ".json":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return NetworkSpec.from_json(content.get("spec", content))
+    from bignas_tf.zoo import get_spec
+
+    return get_spec(model)

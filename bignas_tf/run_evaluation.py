@@ -1,0 +1,111 @@
+"""The accuracies of a finished run: its children, its extremes, and what to compare with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tqdm
+
+from bignas_tf import cost
+from bignas_tf.data import Source, Split
+from bignas_tf.evaluation import ChildEvaluator, correct, prepared, wilson_interval
+from bignas_tf.ops import BatchNorm
+from bignas_tf.spaces import Genotype
+from bignas_tf.spec import NetworkSpec
+from bignas_tf.supernet import Supernet
+
+
+def accuracy_row(right: np.ndarray) -> dict[str, Any]:
+    """Top-1 accuracy (0..1) with its 95 % interval over images."""
+    top1 = float(right.mean())
+    return {"top1": top1, "top1_interval": list(wilson_interval(top1, len(right)))}
+
+
+def sliced_statistics(
+    statistics: Mapping[str, np.ndarray], spec: NetworkSpec
+) -> dict[str, np.ndarray]:
+    """The first channels of a bigger child's batch-norm statistics, by `op/moving_*`."""
+    return {
+        f"{op.name}/{name}": statistics[f"{op.name}/{name}"][: op.channels]
+        for op in spec.ops()
+        if isinstance(op, BatchNorm)
+        for name in ("moving_mean", "moving_variance")
+    }
+
+
+class RunEvaluation:
+    """Evaluates extracted children on test images that nothing else has seen.
+
+    Args:
+        supernet: that the children were cut from.
+        calibration: training images, for the supernet's biggest and smallest child.
+        source: whose test images are used.
+    """
+
+    def __init__(self, supernet: Supernet, calibration: Split, source: Source):
+        self._space = supernet.space
+        self._evaluator = ChildEvaluator(supernet, calibration, source.test, split="test")
+        self._source = source
+        self._biggest = self._evaluator.finished_weights(self._space.biggest())
+
+    def run(self, children: Sequence[Path], baseline: Split | None = None) -> dict[str, Any]:
+        """All accuracies, as evaluation.json has them.
+
+        Args:
+            children: `.keras` files.
+            baseline: images that a logistic regression is fitted to; None for none.
+        """
+        test = self._source.test
+        result: dict[str, Any] = {
+            "split": "test",
+            "images": len(test),
+            "classes": list(self._source.classes),
+            "children": {},
+            "baselines": {},
+        }
+        for path in tqdm.tqdm(children, desc="evaluating", unit="child", disable=None):
+            result["children"][path.stem] = self._child(path)
+        result["biggest"] = self._extreme(self._space.biggest(), self._biggest)
+        smallest = self._space.smallest()
+        result["smallest"] = self._extreme(smallest, self._evaluator.finished_weights(smallest))
+        if baseline is not None:
+            right = logistic_regression(baseline, test)
+            result["baselines"]["logistic regression"] = accuracy_row(right)
+        return result
+
+    def _child(self, path: Path) -> dict[str, Any]:
+        """A saved child as it is, and with the biggest child's statistics instead."""
+        child = keras.models.load_model(path, compile=False)
+        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        spec = NetworkSpec.from_json(described["spec"])
+        weights = {variable.path: np.asarray(variable) for variable in child.variables}
+        images = prepared(self._source.test, spec.input_shape[0])
+        labels = self._source.test.labels
+        row = accuracy_row(child.predict(images, verbose=0).argmax(-1) == labels)
+        stale = weights | sliced_statistics(self._biggest, spec)
+        row["top1_uncalibrated"] = float(correct(spec, stale, images, labels).mean())
+        return row
+
+    def _extreme(self, genotype: Genotype, weights: Mapping[str, Any]) -> dict[str, Any]:
+        spec = genotype.spec()
+        images = prepared(self._source.test, genotype["resolution"])
+        row = accuracy_row(correct(spec, weights, images, self._source.test.labels))
+        stale = dict(weights) | sliced_statistics(self._biggest, spec)
+        right = correct(spec, stale, images, self._source.test.labels)
+        return row | {"top1_uncalibrated": float(right.mean()), "mmacs": cost.count(spec).mmacs}
+
+
+def logistic_regression(train: Split, test: Split) -> np.ndarray:
+    """Whether scikit-learn's logistic regression on pixels gets each test image right."""
+    from sklearn.linear_model import LogisticRegression
+
+    def pixels(split: Split) -> np.ndarray:
+        return split.read(np.arange(len(split))).reshape(len(split), -1) / 255.0
+
+    model = LogisticRegression(max_iter=1000).fit(pixels(train), train.labels)
+    return model.predict(pixels(test)) == test.labels
