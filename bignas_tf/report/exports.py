@@ -1,0 +1,111 @@
+"""Exported files of a run folder and how long they take."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from bignas_tf.report.fields import Fields, ReportError, read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """One row of benchmark.csv. `conditions` are the columns about the machine."""
+
+    file: str
+    median_ms: float
+    p95_ms: float
+    threads: int
+    file_bytes: int | None
+    conditions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedFile:
+    """A TFLite file and how far its outputs are from the Keras model's.
+
+    Attributes:
+        name: of the file.
+        child: its name, without the suffix of the quantization.
+        quantization: such as `int8`.
+        bytes: int.
+        images: how many images the comparison used.
+        scale: the largest absolute output of the Keras model.
+        max_difference: in units of the outputs.
+        agreement: share of images with the same top class.
+    """
+
+    name: str
+    child: str
+    quantization: str
+    bytes: int
+    images: int
+    scale: float
+    max_difference: float
+    agreement: float
+
+
+def read_exported(path: Path) -> ExportedFile:
+    """Reads the JSON beside a TFLite file.
+
+    Raises:
+        ReportError: if it is missing, damaged, or describes another file.
+    """
+    sidecar = path.with_suffix(".json")
+    if not sidecar.is_file():
+        raise ReportError(f"{path} has no {sidecar.name} beside it; convert it again")
+    fields = Fields(read_json(sidecar), sidecar)
+    if fields.text("sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise ReportError(f"{sidecar} describes another file than {path.name}; convert it again")
+    quantization = fields.text("quantization")
+    verification = fields.object("verification")
+    return ExportedFile(
+        name=path.name,
+        child=path.stem.removesuffix(f"_{quantization}"),
+        quantization=quantization,
+        bytes=fields.integer("bytes"),
+        images=verification.integer("images", 1),
+        scale=verification.number("scale", 0),
+        max_difference=verification.number("max_difference", 0),
+        agreement=verification.share("agreement"),
+    )
+
+
+def read_timings(path: Path) -> list[Timing]:
+    """Reads what `bignas_tf.deploy.latency.write_csv` wrote; nothing if there is no file.
+
+    Raises:
+        ReportError: if it is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as text:
+            rows = csv.DictReader(text)
+            return [_timing(Fields(row, path, f"line {rows.line_num}")) for row in rows]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ReportError(f"{path} is not CSV: {error}") from error
+
+
+def _timing(fields: Fields) -> Timing:
+    """One row, whose values are all strings."""
+
+    def number(key: str) -> float:
+        text = fields.text(key)
+        try:
+            value = float(text)
+        except ValueError:
+            raise fields.error(f"`{key}` must be a number", text) from None
+        return Fields({key: value}, fields.file, fields.where).number(key, 0)
+
+    about = ("cpu", "cores", "load_1min", "system", "ai_edge_litert", "delegate", "date")
+    return Timing(
+        file=Path(fields.text("path")).name,
+        median_ms=number("median_ms"),
+        p95_ms=number("p95_ms"),
+        threads=int(number("threads")),
+        file_bytes=int(number("file_bytes")) if "file_bytes" in fields else None,
+        conditions={key: fields.text(key) for key in about if key in fields},
+    )

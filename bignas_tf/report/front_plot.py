@@ -1,0 +1,260 @@
+"""Accuracy over MACs: what was evaluated, what was chosen, what the test says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from bignas_tf.report.drawing import COLOUR, Picture, plot_style, svg
+from bignas_tf.report.inputs import Run, Tested
+from bignas_tf.report.labels import add_labels
+
+_LOG_FROM = 5  # ratio of the largest to the smallest MMACs
+_FAINTEST = 0.02  # share of the evaluated children that may lie off the scale
+_REACH = 0.6  # of the heart's height: how far below it something is still drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+    """Accuracies, in percent, between which the plot draws."""
+
+    low: float
+    high: float
+
+    def holds(self, share: float) -> bool:
+        return self.low <= 100 * share <= self.high
+
+
+def draw_front(run: Run) -> Picture:
+    """Draws the main plot.
+
+    Args:
+        run: the run; only the selected children are needed.
+
+    Returns:
+        The plot, with notes on what lies off its scale.
+    """
+    with plot_style():
+        figure = Figure(figsize=(9, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        scale = _scale(run)
+        _draw_selection(axes, run, scale)
+        _draw_test(axes, run, scale)
+        axes.set_ylim(scale.low, scale.high)
+        _label_axes(axes, run)
+        taken = _draw_baselines(axes, run, scale)
+        figure.legend(loc="outside upper left", ncols=3, fontsize=8.5, handlelength=1.4)
+        figure.draw_without_rendering()  # the layout must be final before names are placed
+        add_labels(axes, _names(run), _obstacles(run), taken, COLOUR["ink"], COLOUR["card"])
+        return Picture(svg(figure, "front", _description(run)), _notes(run, scale))
+
+
+def _references(run: Run) -> dict[str, Tested]:
+    """The biggest and the smallest child, if they have a place on the x axis."""
+    found = run.evaluation.references if run.evaluation else {}
+    return {name: tested for name, tested in found.items() if tested.mmacs is not None}
+
+
+def _children(run: Run) -> dict[str, Tested]:
+    """Selected children that were tested."""
+    found = run.evaluation.children if run.evaluation else {}
+    return {child.name: found[child.name] for child in run.selected if child.name in found}
+
+
+def _scale(run: Run) -> _Scale:
+    """Fits the heart of the plot; what lies far below it must not squash it."""
+    points = sorted(point.accuracy for point in run.points)
+    heart = points[int(_FAINTEST * len(points)) :]
+    heart += [point.accuracy for point in run.front] + [child.accuracy for child in run.selected]
+    rest = []
+    for tested in [*_children(run).values(), *_references(run).values()]:
+        heart += [tested.top1, *(tested.interval or ())]
+        rest += [tested.uncalibrated] if tested.uncalibrated is not None else []
+    if run.evaluation:
+        rest += [tested.top1 for tested in run.evaluation.baselines.values()]
+    low, high = min(heart), max(heart)
+    reach = _REACH * max(high - low, 0.01)
+    near = [share for share in rest if low - reach <= share <= high + reach]
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.06 * max(high - low, 0.01)
+    return _Scale(100 * (low - margin), 100 * min(high + margin, 1.004))
+
+
+def _draw_selection(axes: Axes, run: Run, scale: _Scale) -> None:
+    shown = [point for point in run.points if scale.holds(point.accuracy)]
+    if shown:
+        axes.plot(
+            [point.mmacs for point in shown],
+            [100 * point.accuracy for point in shown],
+            "o",
+            color=COLOUR["point"],
+            markersize=3,
+            markeredgewidth=0,
+            label="evaluated children (held-out images)",
+        )
+    if run.front:
+        axes.plot(
+            [point.mmacs for point in run.front],
+            [100 * point.accuracy for point in run.front],
+            "-",
+            color=COLOUR["front"],
+            linewidth=1.3,
+            label="front (held-out images)",
+        )
+    if run.selected:
+        axes.plot(
+            [child.mmacs for child in run.selected],
+            [100 * child.accuracy for child in run.selected],
+            "o",
+            color=COLOUR["front"],
+            markersize=7,
+            markerfacecolor=COLOUR["card"],
+            markeredgewidth=1.6,
+            label="selected (held-out images)",
+        )
+
+
+def _draw_test(axes: Axes, run: Run, scale: _Scale) -> None:
+    """Markers of test accuracy: the selected children, then biggest and smallest."""
+    if run.evaluation is None:
+        return
+    split, mmacs = run.evaluation.split, {child.name: child.mmacs for child in run.selected}
+    children = [(mmacs[name], tested) for name, tested in _children(run).items()]
+    references = [(tested.mmacs or 0.0, tested) for tested in _references(run).values()]
+    for points, marker, label in (
+        (children, "o", f"selected ({split}, recalibrated)"),
+        (references, "D", f"biggest and smallest ({split})"),
+    ):
+        if not points:
+            continue
+        axes.plot(
+            [x for x, _ in points],
+            [100 * tested.top1 for _, tested in points],
+            marker,
+            color=COLOUR["test"],
+            markersize=6,
+            zorder=3,
+            label=label,
+        )
+        for x, tested in points:
+            if tested.interval:
+                ends = [100 * end for end in tested.interval]
+                axes.plot([x, x], ends, "-", color=COLOUR["test"], linewidth=1.2)
+    hollow = [(x, t.uncalibrated) for x, t in children + references if t.uncalibrated is not None]
+    hollow = [(x, share) for x, share in hollow if scale.holds(share)]
+    if hollow:
+        axes.plot(
+            [x for x, _ in hollow],
+            [100 * share for _, share in hollow],
+            "o",
+            color=COLOUR["test"],
+            markersize=6,
+            markerfacecolor="none",
+            label=f"without recalibration ({split})",
+        )
+
+
+def _draw_baselines(axes: Axes, run: Run, scale: _Scale) -> list[Annotation]:
+    texts = []
+    for name, tested in (run.evaluation.baselines if run.evaluation else {}).items():
+        if not scale.holds(tested.top1):
+            continue
+        axes.axhline(100 * tested.top1, color=COLOUR["third"], linestyle="--", linewidth=1.2)
+        text = axes.annotate(
+            f"{name} {100 * tested.top1:.1f} %",
+            (1, 100 * tested.top1),
+            (0, 3),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            color=COLOUR["third"],
+            fontsize=8.5,
+        )
+        text.set_parse_math(False)
+        texts.append(text)
+    return texts
+
+
+def _label_axes(axes: Axes, run: Run) -> None:
+    axes.set_xlabel("MMACs (millions of multiply-accumulates per image)")
+    axes.set_ylabel("accuracy (%)")
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    values = [point.mmacs for point in (*run.points, *run.front)]
+    values += [child.mmacs for child in run.selected]
+    values += [tested.mmacs or 0.0 for tested in _references(run).values()]
+    if not values or min(values) <= 0 or max(values) < _LOG_FROM * min(values):
+        axes.set_xlim(left=None if not values or min(values) > 0.3 * max(values) else 0)
+        return
+    axes.set_xscale("log")
+    steps = [step * 10.0**power for power in range(-3, 7) for step in (1, 2, 5)]
+    axes.xaxis.set_major_locator(FixedLocator(steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(min(values) / 1.15, max(values) * 1.15)
+
+
+def _names(run: Run) -> list[tuple[float, float, str]]:
+    """Names at the test accuracy, or at the held-out one of children that were not tested."""
+    tested = _children(run)
+    names = []
+    for child in run.selected:
+        share = tested[child.name].top1 if child.name in tested else child.accuracy
+        names.append((child.mmacs, 100 * share, child.name))
+    for name, reference in _references(run).items():
+        names.append((reference.mmacs or 0.0, 100 * reference.top1, name))
+    return names
+
+
+def _obstacles(run: Run) -> list[tuple[float, float]]:
+    """Markers, interval bars and the front line, as points close to each other."""
+    found = [(child.mmacs, 100 * child.accuracy) for child in run.selected]
+    mmacs = {child.name: child.mmacs for child in run.selected}
+    bars = [(mmacs[name], tested) for name, tested in _children(run).items()]
+    bars += [(tested.mmacs or 0.0, tested) for tested in _references(run).values()]
+    for x, tested in bars:
+        low, high = tested.interval or (tested.top1, tested.top1)
+        found += [(x, 100 * (low + i * (high - low) / 20)) for i in range(21)]
+        found += [(x, 100 * tested.uncalibrated)] if tested.uncalibrated is not None else []
+    for a, b in zip(run.front, run.front[1:], strict=False):
+        for i in range(20):
+            x, y = a.mmacs + i * (b.mmacs - a.mmacs) / 20, a.accuracy
+            found.append((x, 100 * (y + i * (b.accuracy - a.accuracy) / 20)))
+    return found
+
+
+def _notes(run: Run, scale: _Scale) -> list[str]:
+    notes = []
+    below = sum(not scale.holds(point.accuracy) for point in run.points)
+    if below:
+        notes.append(f"{below} evaluated children lie below the scale.")
+    tested = [*_children(run).values(), *_references(run).values()]
+    if any(each.interval for each in tested):
+        notes.append("Bars: the interval that was recorded with the accuracy.")
+    hidden = [
+        100 * each.uncalibrated
+        for each in tested
+        if each.uncalibrated is not None and not scale.holds(each.uncalibrated)
+    ]
+    if hidden:
+        notes.append(
+            "Without recalibrated batch-norm statistics accuracy lies off the scale "
+            f"({min(hidden):.1f} to {max(hidden):.1f} %): see the table."
+        )
+    baselines = run.evaluation.baselines if run.evaluation else {}
+    for name, baseline in baselines.items():
+        if not scale.holds(baseline.top1):
+            notes.append(f"Off the scale: {name}, {100 * baseline.top1:.1f} %.")
+    return notes
+
+
+def _description(run: Run) -> str:
+    parts = [f"Accuracy over MMACs of {len(run.points)} evaluated children"]
+    parts += [
+        f"{child.name} at {child.mmacs:.3g} MMACs: {100 * child.accuracy:.1f} % held-out"
+        for child in run.selected
+    ]
+    return "; ".join(parts) + ". The figures are in the table of children."

@@ -1,0 +1,251 @@
+"""What a run folder holds, read and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from bignas_tf.report.exports import ExportedFile, Timing, read_exported, read_timings
+from bignas_tf.report.fields import Fields, ReportError, read_json, read_json_lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """How one command was started: run.json or run.COMMAND.json.
+
+    Attributes:
+        name: of the command, such as `train`.
+        started: UTC, ISO 8601; empty if not recorded.
+        command: the command line.
+        seeds: by purpose.
+        recipe: all hyper-parameters.
+        environment: one-line values of `versions`, `threads` and `machine`, by key.
+    """
+
+    name: str
+    started: str
+    command: str
+    seeds: dict[str, Any]
+    recipe: dict[str, Any]
+    environment: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogLine:
+    """Scalars of one training step, by name."""
+
+    epoch: float
+    scalars: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A child that the selection evaluated. `accuracy` is a share of held-out images."""
+
+    mmacs: float
+    accuracy: float
+    phase: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """A child that the selection chose."""
+
+    name: str
+    budget: dict[str, float]
+    genotype: dict[str, int]
+    resolution: int
+    mmacs: float
+    params_m: float
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """Shares of test images that a network gets right. `mmacs` where they are recorded."""
+
+    top1: float
+    uncalibrated: float | None = None
+    interval: tuple[float, float] | None = None
+    mmacs: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Accuracy on images that neither training nor selection saw.
+
+    Attributes:
+        split: such as `test`.
+        images: how many.
+        classes: their names.
+        children: by name.
+        references: `biggest` and `smallest`, those that were evaluated.
+        baselines: other models, by name.
+    """
+
+    split: str
+    images: int
+    classes: list[str]
+    children: dict[str, Tested]
+    references: dict[str, Tested]
+    baselines: dict[str, Tested]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder. Of what is not there the collections are empty, `evaluation` None."""
+
+    workdir: Path
+    records: list[Record]
+    selected: list[Selected]
+    log: list[LogLine]
+    points: list[Point]
+    front: list[Point]
+    evaluation: Evaluation | None
+    files: list[ExportedFile]
+    timings: list[Timing]
+
+
+def read_run(workdir: Path) -> Run:
+    """Reads everything in a run folder that the report shows.
+
+    Args:
+        workdir: the folder. `run.json` and `select/selected.json` must be there.
+
+    Returns:
+        The run.
+
+    Raises:
+        ReportError: if one of these is missing, or any file is damaged.
+    """
+    if not workdir.is_dir():
+        raise ReportError(f"the run folder does not exist. Received: {workdir}")
+    for needed, command in (("run.json", "train"), ("select/selected.json", "select")):
+        if not (workdir / needed).is_file():
+            raise ReportError(f"{workdir / needed} is missing; `bignas {command}` writes it")
+    return Run(
+        workdir=workdir,
+        records=_records(workdir),
+        selected=_selected(workdir / "select" / "selected.json"),
+        log=[_log_line(line) for line in _lines(workdir / "log.jsonl")],
+        points=[_point(line) for line in _lines(workdir / "select" / "points.jsonl")],
+        front=_front(workdir / "select" / "front.json"),
+        evaluation=_evaluation(workdir / "evaluation.json"),
+        files=[read_exported(path) for path in sorted(workdir.glob("*.tflite"))],
+        timings=read_timings(workdir / "benchmark.csv"),
+    )
+
+
+def _lines(path: Path) -> list[Fields]:
+    return read_json_lines(path) if path.is_file() else []
+
+
+def _records(workdir: Path) -> list[Record]:
+    """The training's record, then those of the later commands in the order of their start."""
+    first = _record(workdir / "run.json", "train")
+    later = [_record(path, path.name.split(".")[1]) for path in sorted(workdir.glob("run.*.json"))]
+    return [first, *sorted(later, key=lambda record: record.started)]
+
+
+def _record(path: Path, name: str) -> Record:
+    fields = Fields(read_json(path), path)
+    environment: dict[str, str] = {}
+    for group in ("versions", "threads", "machine"):
+        if group in fields:
+            values = fields.object(group).plain()
+            # 0 threads is TensorFlow's own choice, None a variable that is not set.
+            environment |= {key: "not set" if v is None else str(v) for key, v in values.items()}
+    return Record(
+        name=name,
+        started=fields.text("started") if "started" in fields else "",
+        command=fields.text("command"),
+        seeds=fields.object("seeds").plain() if "seeds" in fields else {},
+        recipe=fields.object("recipe").plain() if "recipe" in fields else {},
+        environment=environment,
+    )
+
+
+def _log_line(fields: Fields) -> LogLine:
+    fields.integer("step")
+    names = [name for name in fields if name.startswith(("loss", "accuracy/")) and name in fields]
+    if "images_per_second" in fields:
+        names.append("images_per_second")
+    return LogLine(fields.number("epoch", 0), {name: fields.logged(name) for name in names})
+
+
+def _point(fields: Fields) -> Point:
+    return Point(
+        mmacs=fields.number("mmacs", 0),
+        accuracy=fields.share("accuracy"),
+        phase=fields.text("phase") if "phase" in fields else "",
+    )
+
+
+def _listed(path: Path, what: str) -> list[Fields]:
+    values = read_json(path)
+    if not isinstance(values, list):
+        raise ReportError(f"{path}: a list is needed here. Received: {str(values)[:80]}")
+    return [Fields(value, path, f"{what} {i}") for i, value in enumerate(values, start=1)]
+
+
+def _front(path: Path) -> list[Point]:
+    if not path.is_file():
+        return []
+    points = [_point(fields) for fields in _listed(path, "point")]
+    return sorted(points, key=lambda point: point.mmacs)
+
+
+def _selected(path: Path) -> list[Selected]:
+    found: dict[str, Selected] = {}
+    for fields in _listed(path, "child"):
+        name = fields.text("name")
+        if name in found:
+            raise fields.error("`name` must be another than those before", name)
+        budget = fields.object("budget") if "budget" in fields else Fields({}, path)
+        genotype = fields.object("genotype")
+        found[name] = Selected(
+            name=name,
+            budget={key: budget.number(key) for key in budget if key in budget},
+            genotype={gene: genotype.integer(gene) for gene in genotype},
+            resolution=fields.integer("resolution", 1),
+            mmacs=fields.number("mmacs", 0),
+            params_m=fields.number("params_m", 0),
+            accuracy=fields.share("accuracy"),
+        )
+    return list(found.values())
+
+
+def _evaluation(path: Path) -> Evaluation | None:
+    if not path.is_file():
+        return None
+    fields = Fields(read_json(path), path)
+    children, baselines = fields.object("children"), Fields({}, path)
+    if "baselines" in fields:
+        baselines = fields.object("baselines")
+    references = [name for name in ("biggest", "smallest") if name in fields]
+    return Evaluation(
+        split=fields.text("split"),
+        images=fields.integer("images", 1),
+        classes=[str(name) for name in fields.items("classes")] if "classes" in fields else [],
+        children={name: _tested(children.object(name)) for name in children},
+        references={name: _tested(fields.object(name)) for name in references},
+        baselines={name: _tested(baselines.object(name)) for name in baselines},
+    )
+
+
+def _tested(fields: Fields) -> Tested:
+    interval = None
+    if "top1_interval" in fields:
+        ends = fields.items("top1_interval")
+        pair = Fields(dict(zip(("low", "high"), ends, strict=False)), fields.file, fields.where)
+        low, high = pair.share("low"), pair.share("high")
+        if len(ends) != 2 or low > high:
+            raise fields.error("`top1_interval` must be two ascending numbers", ends)
+        interval = (low, high)
+    return Tested(
+        top1=fields.share("top1"),
+        uncalibrated=fields.share("top1_uncalibrated") if "top1_uncalibrated" in fields else None,
+        interval=interval,
+        mmacs=fields.number("mmacs", 0) if "mmacs" in fields else None,
+    )
