@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -49,7 +50,7 @@ def draw_front(run: Run) -> Picture:
         taken = _draw_baselines(axes, run, scale)
         figure.legend(loc="outside upper left", ncols=3, fontsize=8.5, handlelength=1.4)
         figure.draw_without_rendering()  # the layout must be final before names are placed
-        add_labels(axes, _names(run), _obstacles(run), taken, COLOUR["ink"], COLOUR["card"])
+        add_labels(axes, _names(run), _obstacles(axes, run), taken, COLOUR["ink"], COLOUR["card"])
         return Picture(svg(figure, "front", _description(run)), _notes(run, scale))
 
 
@@ -114,6 +115,7 @@ def _draw_selection(axes: Axes, run: Run, scale: _Scale) -> None:
             markersize=7,
             markerfacecolor=COLOUR["card"],
             markeredgewidth=1.6,
+            zorder=3,
             label="selected (held-out images)",
         )
 
@@ -143,7 +145,7 @@ def _draw_test(axes: Axes, run: Run, scale: _Scale) -> None:
         for x, tested in points:
             if tested.interval:
                 ends = [100 * end for end in tested.interval]
-                axes.plot([x, x], ends, "-", color=COLOUR["test"], linewidth=1.2)
+                axes.plot([x, x], ends, "-", color=COLOUR["test"], linewidth=1.2, zorder=2)
     hollow = [(x, t.uncalibrated) for x, t in children + references if t.uncalibrated is not None]
     hollow = [(x, share) for x, share in hollow if scale.holds(share)]
     if hollow:
@@ -175,6 +177,7 @@ def _draw_baselines(axes: Axes, run: Run, scale: _Scale) -> list[Annotation]:
             fontsize=8.5,
         )
         text.set_parse_math(False)
+        text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground=COLOUR["card"])])
         texts.append(text)
     return texts
 
@@ -209,21 +212,21 @@ def _names(run: Run) -> list[tuple[float, float, str]]:
     return names
 
 
-def _obstacles(run: Run) -> list[tuple[float, float]]:
-    """Markers, interval bars and the front line, as points close to each other."""
-    found = [(child.mmacs, 100 * child.accuracy) for child in run.selected]
+def _obstacles(axes: Axes, run: Run) -> list[list[tuple[float, float]]]:
+    """The front, interval bars, markers and baselines, as lines of one or more points."""
+    found = [[(child.mmacs, 100 * child.accuracy)] for child in run.selected]
+    found.append([(point.mmacs, 100 * point.accuracy) for point in run.front])
     mmacs = {child.name: child.mmacs for child in run.selected}
     bars = [(mmacs[name], tested) for name, tested in _children(run).items()]
     bars += [(tested.mmacs or 0.0, tested) for tested in _references(run).values()]
     for x, tested in bars:
         low, high = tested.interval or (tested.top1, tested.top1)
-        found += [(x, 100 * (low + i * (high - low) / 20)) for i in range(21)]
-        found += [(x, 100 * tested.uncalibrated)] if tested.uncalibrated is not None else []
-    for a, b in zip(run.front, run.front[1:], strict=False):
-        for i in range(20):
-            x, y = a.mmacs + i * (b.mmacs - a.mmacs) / 20, a.accuracy
-            found.append((x, 100 * (y + i * (b.accuracy - a.accuracy) / 20)))
-    return found
+        found.append([(x, 100 * low), (x, 100 * high)])
+        if tested.uncalibrated is not None:
+            found.append([(x, 100 * tested.uncalibrated)])
+    for baseline in (run.evaluation.baselines if run.evaluation else {}).values():
+        found.append([(x, 100 * baseline.top1) for x in axes.get_xlim()])
+    return [line for line in found if line]
 
 
 def _notes(run: Run, scale: _Scale) -> list[str]:

@@ -14,13 +14,14 @@ from matplotlib.transforms import Bbox
 # Degrees, in the order of preference: a front rises to the right, so above left is free.
 _ANGLES = (90, 135, 0, 315, 270, 45, 180, 225)
 _DISTANCES = (9, 16, 26, 38)  # points
+_MARKER = 3  # pixels, half the width of a marker
 _LEADER = 20  # points: from here on a line shows whose name it is
 
 
 def add_labels(
     axes: Axes,
     labels: Sequence[tuple[float, float, str]],
-    obstacles: Sequence[tuple[float, float]],
+    obstacles: Sequence[Sequence[tuple[float, float]]],
     taken: Sequence[Annotation],
     ink: str,
     halo: str,
@@ -30,7 +31,7 @@ def add_labels(
     Args:
         axes: where to write.
         labels: x and y of the point, and its name.
-        obstacles: x and y of what names should not cover.
+        obstacles: lines that names should not cover, each of one or more points (x, y).
         taken: texts that are there already.
         ink: colour of the names.
         halo: colour around the letters.
@@ -41,13 +42,14 @@ def add_labels(
     renderer = FigureCanvasAgg(figure).get_renderer()
     pixel = figure.dpi / 72
     boxes = [text.get_window_extent(renderer) for text in taken]
-    for x, y in axes.transData.transform([*obstacles, *((x, y) for x, y, _ in labels)]):
-        boxes.append(Bbox.from_extents(x - 3, y - 3, x + 3, y + 3))
+    for line in (*obstacles, *([(x, y)] for x, y, _ in labels)):
+        boxes += _boxes_along(axes.transData.transform(line).tolist())
     inside = axes.get_window_extent(renderer)
     for x, y, name in labels:
         text = axes.annotate(
             name, (x, y), (0, 0), textcoords="offset points", ha="center", va="center", color=ink
         )
+        text.set_fontweight("bold")
         text.set_parse_math(False)
         text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground=halo)])
         size = text.get_window_extent(renderer)
@@ -64,6 +66,18 @@ def add_labels(
                 textcoords="offset points",
                 arrowprops={"arrowstyle": "-", "color": ink, "linewidth": 0.6},
             )
+
+
+def _boxes_along(line: Sequence[Sequence[float]]) -> list[Bbox]:
+    """Boxes of the size of a marker that cover a line, which is straight in pixels."""
+    centres = [line[0]]
+    for (x0, y0), (x1, y1) in zip(line, line[1:], strict=False):
+        count = math.ceil(math.hypot(x1 - x0, y1 - y0) / (2 * _MARKER)) or 1
+        centres += [(x0 + i * (x1 - x0) / count, y0 + i * (y1 - y0) / count) for i in range(count)]
+    centres.append(line[-1])
+    return [
+        Bbox.from_extents(x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER) for x, y in centres
+    ]
 
 
 def _best(

@@ -193,11 +193,9 @@ def _missing(run: Run) -> dict[str, tuple[str, str]]:
 def _not_measured(run: Run) -> list[str]:
     """Limits of what is on the page."""
     gaps = ["The spread between runs: this is one training run."]
-    tested = run.evaluation.children if run.evaluation else None
-    names = [
-        child.name for child in run.selected if tested is not None and child.name not in tested
-    ]
-    if names:
+    tested = run.evaluation.children if run.evaluation else {}
+    names = [child.name for child in run.selected if child.name not in tested]
+    if names and run.evaluation:
         gaps.append(f"Test accuracy of {', '.join(names)}.")
     exported = {file.child for file in run.files}
     names = [child.name for child in run.selected if child.name not in exported]

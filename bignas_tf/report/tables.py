@@ -111,8 +111,8 @@ def children_table(run: Run) -> Table:
     builder.number("resolution (px)", lambda row: row.resolution, 0)
     builder.number("MMACs", lambda row: row.mmacs)
     builder.number(f"params ({unit})", lambda row: _scaled(row.params_m, scale))
-    builder.number("held-out top-1 (%)", lambda row: _scaled(row.accuracy, 100), 1)
-    builder.number(f"{split} top-1 (%)", lambda row: _of(row.tested, "top1"), 1)
+    builder.number("held-out (%)", lambda row: _scaled(row.accuracy, 100), 1)
+    builder.number(f"{split} (%)", lambda row: _of(row.tested, "top1"), 1)
     builder.figures("interval (%)", lambda row: _interval(row.tested))
     builder.number(f"{split}, not recalibrated (%)", lambda row: _of(row.tested, "uncalibrated"), 1)
     builder.number("median latency (ms)", lambda row: _plain(row.latency, "median_ms"), 3)
@@ -142,7 +142,7 @@ def _children(run: Run) -> list[_Child]:
         )
     if evaluation:
         for name, tested in evaluation.references.items():
-            rows.append(_Child(f"{name} of the space", 1, mmacs=tested.mmacs, tested=tested))
+            rows.append(_Child(name, 1, mmacs=tested.mmacs, tested=tested))
         for name, tested in evaluation.baselines.items():
             rows.append(_Child(name, 2, tested=tested))
     return rows
@@ -220,7 +220,7 @@ def _genes(genotype: dict[str, int], group: str) -> str:
 def files_table(run: Run) -> Table:
     """TFLite files: size, agreement with Keras, time; a row per number of threads."""
     rows: list[tuple[ExportedFile, Timing | None]] = []
-    for file in run.files:
+    for file in _by_child(run):
         timings = timings_of(run, file)
         rows += [(file, timing) for timing in timings] if timings else [(file, None)]
     builder = _Builder("Exported files", rows)
@@ -235,6 +235,15 @@ def files_table(run: Run) -> Table:
     builder.number("p95 (ms)", lambda row: _plain(row[1], "p95_ms"), 3)
     builder.number("threads", lambda row: _plain(row[1], "threads"), 0)
     return builder.table()
+
+
+def _by_child(run: Run) -> list[ExportedFile]:
+    """In the order of the selected children, float32 first."""
+    order = {child.name: i for i, child in enumerate(run.selected)}
+    return sorted(
+        run.files,
+        key=lambda file: (order.get(file.child, len(order)), file.quantization != "float32"),
+    )
 
 
 def _relative(file: ExportedFile) -> str:
