@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -175,9 +174,9 @@ def _draw_baselines(axes: Axes, run: Run, scale: _Scale) -> list[Annotation]:
             ha="right",
             color=COLOUR["third"],
             fontsize=8.5,
+            bbox={"facecolor": COLOUR["card"], "edgecolor": "none", "pad": 1},
         )
         text.set_parse_math(False)
-        text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground=COLOUR["card"])])
         texts.append(text)
     return texts
 

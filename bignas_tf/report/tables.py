@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -77,9 +78,11 @@ class _Builder:
 
 
 def _decimals(values: Iterable[float | None]) -> int:
-    """Decimals that leave the largest value with three digits."""
-    largest = max(abs(value) for value in values if value is not None)
-    return 0 if largest >= 100 else 1 if largest >= 10 else 2
+    """Decimals that leave the largest value three digits and the smallest two."""
+    sizes = [math.floor(math.log10(abs(value))) for value in values if value]
+    if not sizes:
+        return 0
+    return max(0, 2 - max(sizes), 1 - min(sizes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +98,6 @@ class _Child:
     accuracy: float | None = None
     tested: Tested | None = None
     latency: Timing | None = None
-    file: ExportedFile | None = None
 
 
 def children_table(run: Run) -> Table:
@@ -115,8 +117,7 @@ def children_table(run: Run) -> Table:
     builder.number(f"{split} (%)", lambda row: _of(row.tested, "top1"), 1)
     builder.figures("interval (%)", lambda row: _interval(row.tested))
     builder.number(f"{split}, not recalibrated (%)", lambda row: _of(row.tested, "uncalibrated"), 1)
-    builder.number("median latency (ms)", lambda row: _plain(row.latency, "median_ms"), 3)
-    builder.number("file (kB)", lambda row: _scaled(_plain(row.file, "bytes"), 1e-3), 1)
+    builder.number("median latency (ms)", lambda row: _plain(row.latency, "median_ms"))
     return builder.table(lambda row: row.kind)
 
 
@@ -137,7 +138,6 @@ def _children(run: Run) -> list[_Child]:
                 accuracy=child.accuracy,
                 tested=evaluation.children.get(child.name) if evaluation else None,
                 latency=timings[0] if timings else None,
-                file=file,
             )
         )
     if evaluation:
@@ -225,25 +225,30 @@ def files_table(run: Run) -> Table:
         rows += [(file, timing) for timing in timings] if timings else [(file, None)]
     builder = _Builder("Exported files", rows)
     builder.text("file", lambda row: row[0].name)
-    builder.text("child", lambda row: row[0].child)
     builder.text("quantization", lambda row: row[0].quantization)
-    builder.number("size (kB)", lambda row: row[0].bytes / 1000, 1)
+    scale, unit = (1e6, "MB") if max(file.bytes for file in run.files) >= 1e7 else (1e3, "kB")
+    builder.number(f"size ({unit})", lambda row: row[0].bytes / scale)
     builder.figures("largest difference to Keras", lambda row: f"{row[0].max_difference:.2g}")
-    builder.figures("relative to the largest output (%)", lambda row: _relative(row[0]))
+    builder.figures("of the largest output (%)", lambda row: _relative(row[0]))
     builder.figures("same top class", lambda row: _agreement(row[0]))
-    builder.number("median (ms)", lambda row: _plain(row[1], "median_ms"), 3)
-    builder.number("p95 (ms)", lambda row: _plain(row[1], "p95_ms"), 3)
+    builder.number("median (ms)", lambda row: _plain(row[1], "median_ms"))
+    builder.number("p95 (ms)", lambda row: _plain(row[1], "p95_ms"))
     builder.number("threads", lambda row: _plain(row[1], "threads"), 0)
-    return builder.table()
+    order = _order(run)
+    return builder.table(lambda row: order.get(row[0].child, len(order)))
 
 
 def _by_child(run: Run) -> list[ExportedFile]:
     """In the order of the selected children, float32 first."""
-    order = {child.name: i for i, child in enumerate(run.selected)}
+    order = _order(run)
     return sorted(
         run.files,
         key=lambda file: (order.get(file.child, len(order)), file.quantization != "float32"),
     )
+
+
+def _order(run: Run) -> dict[str, int]:
+    return {child.name: i for i, child in enumerate(run.selected)}
 
 
 def _relative(file: ExportedFile) -> str:
