@@ -165,7 +165,8 @@ def timings_of(run: Run, file: ExportedFile) -> list[Timing]:
 
 def _budget(budget: dict[str, float]) -> str:
     limits = [_BUDGETS.get(key, f"{key} {{:g}}").format(value) for key, value in budget.items()]
-    return "≤ " + ", ".join(limits) if limits else "none"
+    # A limit stays on one line.
+    return ", ".join(f"≤ {limit}".replace(" ", "\u00a0") for limit in limits) or "none"
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
