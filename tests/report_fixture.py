@@ -1,12 +1,15 @@
-"""A run folder with made-up figures, for the tests of the report."""
+"""A run folder with made-up figures, and a reader of pages, for the tests of the report."""
 
 import csv
 import hashlib
 import json
 import math
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+
+from bignas_tf.report import write_report
 
 CHILDREN = {
     "s": {"mmacs": 0.2381, "params_m": 0.0195, "accuracy": 0.955, "resolution": 8},
@@ -203,3 +206,59 @@ def _front(points: list[dict]) -> list[dict]:
         if not front or point["accuracy"] > front[-1]["accuracy"]:
             front.append(point)
     return front
+
+
+class Page(HTMLParser):
+    """Text, tables and attributes of a page, as a browser would take them.
+
+    Attributes:
+        tables: caption -> rows by their first cell, each column head -> cell.
+        text: everything that is read, in order.
+        attributes: (tag, name, value).
+    """
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, dict[str, dict[str, str]]] = {}
+        self.text = ""
+        self.attributes: list[tuple[str, str, str]] = []
+        self._cell: list[str] | None = None
+        self._row: list[str] = []
+        self._heads: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self._open.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag in ("th", "td", "caption"):
+            self._cell = []
+        if tag == "tr":
+            self._row = []
+
+    def handle_data(self, data):
+        if "style" not in self._open[-1:]:
+            self.text += data
+        if self._cell is not None:
+            self._cell.append(data)
+
+    def handle_endtag(self, tag):
+        if tag in ("th", "td", "caption") and self._cell is not None:
+            # Heads and limits have hyphens and spaces that do not break.
+            cell = "".join(self._cell).replace("\u2011", "-").replace("\u00a0", " ")
+            self._cell = None
+            if tag == "caption":
+                self._rows = self.tables.setdefault(cell, {})
+            else:
+                self._row.append(cell)
+        if tag == "tr" and "thead" in self._open[-3:]:
+            self._heads = self._row
+        elif tag == "tr":
+            self._rows[self._row[0]] = dict(zip(self._heads, self._row, strict=True))
+        while self._open and self._open.pop() != tag:
+            pass
+
+
+def page_of(folder) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))

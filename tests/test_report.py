@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,7 +16,7 @@ from report_fixture import (
     TESTED,
     dump,
     dump_lines,
-    genotype,
+    page_of,
     timing,
     write_benchmark,
     write_export,
@@ -25,66 +24,8 @@ from report_fixture import (
     write_run,
 )
 
-from bignas_tf.report import ReportError, write_report
+from bignas_tf.report import write_report
 from bignas_tf.report.labels import add_labels
-
-POINT = '{"mmacs": 0.7, "accuracy": 0.9}'
-
-
-class Page(HTMLParser):
-    """Text, tables and attributes of a page, as a browser would take them.
-
-    Attributes:
-        tables: caption -> rows by their first cell, each column head -> cell.
-        text: everything that is read, in order.
-        attributes: (tag, name, value).
-    """
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tables: dict[str, dict[str, dict[str, str]]] = {}
-        self.text = ""
-        self.attributes: list[tuple[str, str, str]] = []
-        self._cell: list[str] | None = None
-        self._row: list[str] = []
-        self._heads: list[str] = []
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self._open.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag in ("th", "td", "caption"):
-            self._cell = []
-        if tag == "tr":
-            self._row = []
-
-    def handle_data(self, data):
-        if "style" not in self._open[-1:]:
-            self.text += data
-        if self._cell is not None:
-            self._cell.append(data)
-
-    def handle_endtag(self, tag):
-        if tag in ("th", "td", "caption") and self._cell is not None:
-            # Heads and limits have hyphens and spaces that do not break.
-            cell = "".join(self._cell).replace("\u2011", "-").replace("\u00a0", " ")
-            self._cell = None
-            if tag == "caption":
-                self._rows = self.tables.setdefault(cell, {})
-            else:
-                self._row.append(cell)
-        if tag == "tr" and "thead" in self._open[-3:]:
-            self._heads = self._row
-        elif tag == "tr":
-            self._rows[self._row[0]] = dict(zip(self._heads, self._row, strict=True))
-        while self._open and self._open.pop() != tag:
-            pass
-
-
-def page_of(folder) -> Page:
-    return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -295,13 +236,6 @@ def test_nothing_needs_to_be_selected(tmp_path):
     assert "Children" not in page.tables
 
 
-@pytest.mark.parametrize(("end", "count"), [('{"mmacs": 0.7, "accu', 1), (POINT, 2)])
-def test_a_last_line_without_its_end_counts_only_if_it_is_whole(tmp_path, end, count):
-    write_minimal_run(tmp_path)
-    (tmp_path / "select" / "points.jsonl").write_text(f"{POINT}\n{end}")
-    assert f"{count} of its children evaluated" in page_of(tmp_path).text
-
-
 def test_random_children_of_a_step_are_one_curve_of_their_means(tmp_path):
     write_minimal_run(tmp_path)
     lines = [
@@ -348,70 +282,6 @@ def test_a_log_with_infinite_losses_is_drawn_without_them(tmp_path):
     dump_lines(tmp_path / "log.jsonl", lines)
     page = page_of(tmp_path)
     assert "1 lines of the log hold numbers that are not finite." in page.text
-
-
-DAMAGED = {
-    "run.json": ("{", "is not JSON"),
-    "run.select.json": ("{}", "`command` is missing"),
-    "log.jsonl": ('{"step": 1, "epoch": 1}\n{"step"\n{}\n', "line 2: not JSON"),
-    "select/points.jsonl": ('{"mmacs": 1}\n', "line 1: `accuracy` is missing"),
-    "select/front.json": ("{}", "a list is needed"),
-    "select/selected.json": ('[{"name": 3}]', "child 1: `name` must be a string"),
-    "evaluation.json": (
-        json.dumps({**EVALUATION, "children": {"s": {"top1": 96.1}}}),
-        "`children`, `s`: `top1` must be a number at least 0 and at most 1. Received: 96.1",
-    ),
-    "s.json": ("[]", "an object is needed"),
-    "benchmark.csv": ("path,median_ms,p95_ms,threads\ns.tflite,fast,1,1\n", "line 2: `median_ms`"),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_file_is_named_with_the_place(tmp_path, name):
-    write_minimal_run(tmp_path)
-    write_export(tmp_path, "s", "float32", 100)
-    content, problem = DAMAGED[name]
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ReportError, match=re.escape(str(tmp_path / name))) as error:
-        write_report(tmp_path)
-    assert problem in str(error.value)
-    assert not (tmp_path / "report.html").exists()
-
-
-@pytest.mark.parametrize("interval", [[0.9], [0.99, 0.9], [0.9, 0.95, 0.99], [0.9, "x"]])
-def test_an_interval_is_two_ascending_numbers(tmp_path, interval):
-    write_minimal_run(tmp_path)
-    children = {"s": {"top1": 0.95, "top1_interval": interval}}
-    dump(tmp_path / "evaluation.json", {**EVALUATION, "children": children})
-    with pytest.raises(ReportError, match="evaluation.json"):
-        write_report(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["run.json", "select/selected.json"])
-def test_a_folder_without_a_finished_selection_is_refused(tmp_path, name):
-    write_minimal_run(tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(ReportError, match=rf"{name} is missing; `bignas (train|select)`"):
-        write_report(tmp_path)
-
-
-def test_a_sidecar_of_another_file_is_refused(tmp_path):
-    write_minimal_run(tmp_path)
-    write_export(tmp_path, "s", "float32", 100)
-    (tmp_path / "s.tflite").write_bytes(b"another")
-    with pytest.raises(ReportError, match=r"s\.json describes another file than s\.tflite"):
-        write_report(tmp_path)
-    (tmp_path / "s.json").unlink()
-    with pytest.raises(ReportError, match=r"s\.tflite has no s\.json beside it"):
-        write_report(tmp_path)
-
-
-def test_two_selected_children_of_one_name_are_refused(tmp_path):
-    write_minimal_run(tmp_path)
-    child = {"name": "s", "genotype": genotype(8), **CHILDREN["s"]}
-    dump(tmp_path / "select" / "selected.json", [child, child])
-    with pytest.raises(ReportError, match=r"selected\.json, child 2: `name`"):
-        write_report(tmp_path)
 
 
 def test_the_output_must_be_html(full):

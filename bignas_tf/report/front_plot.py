@@ -168,7 +168,7 @@ def _draw_baselines(axes: Axes, run: Run, scale: _Scale) -> list[Annotation]:
         text = axes.annotate(
             f"{name} {100 * tested.top1:.1f} %",
             (1, 100 * tested.top1),
-            (0, 3),
+            (0, 5),
             xycoords=axes.get_yaxis_transform(),
             textcoords="offset points",
             ha="right",
