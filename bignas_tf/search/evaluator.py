@@ -84,8 +84,8 @@ class CachedEvaluator:
     """Scores every network once, adds its cost, and keeps the results in a file.
 
     Genotypes that are the same network (equal `canonical`) share one evaluation. They are
-    handed on one at a time and each result is on the way to the disk before the next
-    begins: a kill costs one evaluation. A last line that it left half-written is dropped.
+    handed on one at a time and each result is on the disk before the next begins: a kill
+    costs one evaluation. A last line that it left half-written is dropped.
 
     Args:
         evaluator: that does the work.

@@ -55,9 +55,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Appends one JSON object and hands it to the operating system at once."""
+    """Appends one JSON object, which is on the disk when this returns."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _message(path: Path, number: int, line: bytes) -> str:

@@ -11,21 +11,22 @@ from bignas_tf.search.budget import Budget
 from bignas_tf.search.strategy import RoundStrategy
 from bignas_tf.spaces import Genotype, Space
 
-REPEATS = 100
+DRAWS = 30
 
 
 class RandomSearch(RoundStrategy):
     """Evaluates random genotypes under each budget in turn.
 
-    A genotype is drawn uniformly; while it is above its budget a random gene of it goes
-    down to its next smaller choice. Rejecting instead would never end where next to
-    nothing is under the budget.
+    A genotype is drawn uniformly. If it is above its budget, random genes of it go down to
+    their next smaller choice, one step after the other, until it is not. Rejecting instead
+    would never end where next to nothing is under the budget.
 
     Args:
         space: to search in.
         budgets: each of them feasible.
         seed: int, 0 or more.
-        evaluations: in all; fewer where a space or a budget has no more to offer.
+        evaluations: in all, shared equally; a budget under which 30 draws in a row give
+            nothing new leaves its share to the others.
 
     Raises:
         ValueError: for an infeasible budget or a bad number.
@@ -50,20 +51,32 @@ class RandomSearch(RoundStrategy):
     def propose(self, number: int) -> list[Genotype]:
         found: dict[Genotype, None] = {}
         rng = self.rng(number)
-        repeats = 0
-        while len(found) < self._evaluations and repeats < REPEATS:
-            budget = self.budgets[(len(found) + repeats) % len(self.budgets)]
-            genotype = self.space.canonical(self._lowered(self.space.draw(rng), budget, rng))
-            if genotype in found or self.known(genotype):
-                repeats += 1
+        budgets = list(self.budgets)
+        while budgets and len(found) < self._evaluations:
+            budget = budgets[len(found) % len(budgets)]
+            draws = (self._draw(budget, rng) for _ in range(DRAWS))
+            new = next((g for g in draws if g not in found and not self.known(g)), None)
+            if new is None:
+                budgets.remove(budget)
             else:
-                repeats = 0
-                found[genotype] = None
+                found[new] = None
         return list(found)
 
-    def _lowered(self, genotype: Genotype, budget: Budget, rng: np.random.Generator) -> Genotype:
-        """The genotype, brought under the budget; at the latest the smallest is."""
-        positions = self.space.encode(genotype)
-        while not budget.allows(self.space.decode(positions)):
-            positions[rng.choice(np.flatnonzero(positions))] -= 1
-        return self.space.decode(positions)
+    def _draw(self, budget: Budget, rng: np.random.Generator) -> Genotype:
+        """A genotype under the budget; at the latest the smallest is."""
+        start = self.space.encode(self.space.draw(rng))
+        steps = rng.permutation(np.repeat(np.arange(len(start)), start))
+
+        def after(count: int) -> Genotype:
+            down = np.bincount(steps[:count], minlength=len(start))
+            return self.space.canonical(self.space.decode(start - down))
+
+        # Bisection: counting a network takes milliseconds and there may be fifty steps.
+        low, high = 0, len(steps)
+        while low < high:
+            middle = (low + high) // 2
+            if budget.allows(after(middle)):
+                high = middle
+            else:
+                low = middle + 1
+        return after(high)

@@ -68,7 +68,9 @@ def select(
     folder = Path(folder)
     cached = CachedEvaluator(evaluator, space, folder / POINTS)
     _resume(strategy, cached, folder / STATE)
-    bar = tqdm(total=strategy.planned, initial=strategy.told, unit="child", disable=not progress)
+    bar = tqdm(
+        total=strategy.planned, initial=len(strategy.told), unit="child", disable=not progress
+    )
     with bar:
         while not strategy.finished:
             genotypes = strategy.ask(batch)
@@ -132,11 +134,13 @@ def _names(budgets: Sequence[Budget], names: Sequence[str] | None) -> list[str]:
 def _resume(strategy: Strategy, cached: CachedEvaluator, state: Path) -> None:
     if not state.exists():
         return
-    require(bool(cached.points), "folder", f"one with {POINTS} beside {STATE}", str(state.parent))
     try:
         strategy.load_state(json.loads(state.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{state} is of another search: {error}") from error
+    lost = [genotype for genotype in strategy.told if genotype not in cached]
+    if lost:  # lines of a file that was deleted or damaged by more than a kill
+        strategy.tell(lost, cached.score(lost, phase=strategy.phase))
 
 
 def _write(

@@ -27,8 +27,8 @@ class Strategy(Protocol):
         ...
 
     @property
-    def told(self) -> int:
-        """Genotypes whose results are known."""
+    def told(self) -> tuple[Genotype, ...]:
+        """Genotypes whose results are known, in the order of the first telling."""
         ...
 
     @property
@@ -124,8 +124,8 @@ class RoundStrategy(abc.ABC):
         return len(self._told) + len(self._pending) + len(self._queue) + later
 
     @property
-    def told(self) -> int:
-        return len(self._told)
+    def told(self) -> tuple[Genotype, ...]:
+        return tuple(self._told)
 
     @property
     def finished(self) -> bool:
