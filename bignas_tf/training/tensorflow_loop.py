@@ -154,8 +154,9 @@ class TensorflowLoop:
             losses[term.name] = loss
             if term.recurs:
                 outputs[term.role] = tf.stop_gradient(logits)
-            # The next child starts when this one's activations are gone.
-            with tf.control_dependencies([g for g in gradients if g is not None]):
+            # The next child starts when this one's activations are gone. The sums wait for the
+            # gradients; an edge from the call of a traced child waits for its variable reads only.
+            with tf.control_dependencies([g for g in total if g is not None]):
                 images = tf.identity(images)
         return total, losses
 

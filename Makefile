@@ -1,0 +1,43 @@
+# `make quickstart` and `make test` set up everything on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/quickstart
+SOURCES := bignas_tf export benchmarks tests
+
+.PHONY: quickstart test lint format clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed (make PYTHON=python3.12 ...). Received: {v[0]}.{v[1]}")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# Train once, cut four children, ship four TFLite files: on scikit-learn's handwritten digits.
+quickstart: $(VENV)/.installed
+	rm -rf $(RUN)
+	$(BIN)/bignas train --recipe=digits --workdir=$(RUN)
+	$(BIN)/bignas select --workdir=$(RUN) --budget=mmacs:0.2,0.4,0.8,1.6 --names=s,m,l,xl
+	$(BIN)/bignas extract --workdir=$(RUN)
+	$(BIN)/bignas evaluate --workdir=$(RUN)
+	$(BIN)/bignas convert --workdir=$(RUN)
+	$(BIN)/bignas benchmark --workdir=$(RUN)
+	$(BIN)/bignas report --workdir=$(RUN)
+	@echo
+	@echo "Four TFLite models and their report:"
+	@ls $(RUN)/*.tflite $(RUN)/report.html
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check --quiet $(SOURCES)
+	$(BIN)/ruff check --quiet $(SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
