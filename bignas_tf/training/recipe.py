@@ -8,7 +8,14 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from bignas_tf.checks import from_json, require, require_choice, require_int, require_rate
+from bignas_tf.checks import (
+    from_json,
+    is_number,
+    require,
+    require_choice,
+    require_int,
+    require_rate,
+)
 from bignas_tf.data import AugmentationPolicy
 from bignas_tf.spaces import SPACES
 
@@ -63,14 +70,26 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
+        require(_is_text(self.name), "name", "a word", self.name)
         require_choice("space", self.space, tuple(SPACES))
+        ok = self.data is None or _is_text(self.data)
+        require(ok, "data", "a source, such as 'folder:PATH', or None", self.data)
+        for argument in ("optimizer", "schedule"):
+            _require_options(argument, getattr(self, argument))
+        ok = isinstance(self.augmentation, Mapping)
+        require(ok, "augmentation", "an object of fields", self.augmentation)
+        for argument in ("distillation", "zero_gamma"):
+            value = getattr(self, argument)
+            require(isinstance(value, bool), argument, "true or false", value)
         for argument in ("image_size", "epochs", "batch_size", "calibration_images"):
             require_int(argument, getattr(self, argument))
         require_int("checkpoint_every", self.checkpoint_every)
         for argument in ("random_children", "held_out", "evaluate_every", "seed"):
             require_int(argument, getattr(self, argument), 0)
         require_rate("label_smoothing", self.label_smoothing)
-        require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        require(self.seed < 2**64, "seed", "below 2**64", self.seed)
+        ok = is_number(self.weight_decay) and self.weight_decay >= 0
+        require(ok, "weight_decay", "a number of at least 0", self.weight_decay)
         require_choice("regularize", self.regularize, ("biggest", "all"))
         self.policy()
 
@@ -90,6 +109,19 @@ class Recipe:
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
         """Builds a recipe from `to_json`, refusing unknown and missing keys."""
         return from_json(cls, data, "A recipe")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _require_options(argument: str, options: Any) -> None:
+    """Requires a kind with numbers; which ones, its builder says."""
+    ok = isinstance(options, Mapping)
+    require(ok, argument, 'an object, such as {"kind": ...}', options)
+    for key, value in options.items():
+        ok = key == "kind" or is_number(value) or isinstance(value, bool)
+        require(ok, f"{argument}['{key}']", "a number, true or false", value)
 
 
 def recipe_names() -> tuple[str, ...]:
