@@ -1,0 +1,130 @@
+import dataclasses
+import importlib
+import json
+import re
+import shlex
+
+import pytest
+
+import bignas_tf.cli as cli
+from bignas_tf.spaces import get_space
+from bignas_tf.training.optimizers import build_optimizer
+from bignas_tf.training.recipe import Recipe, get_recipe, recipe_names
+from bignas_tf.training.schedules import build_schedule
+
+OTHER = Recipe(
+    name="other",
+    space="cifar",
+    image_size=48,
+    epochs=3,
+    batch_size=7,
+    optimizer={"kind": "rmsprop", "rho": 0.8},
+    schedule={"kind": "cosine", "initial": 1, "warmup_epochs": 0.5},
+    data="folder:somewhere",
+    augmentation={"flip": True, "cutout": 4},
+    random_children=1,
+    label_smoothing=0.2,
+    weight_decay=1e-5,
+    regularize="all",
+    distillation=False,
+    zero_gamma=False,
+    held_out=11,
+    calibration_images=12,
+    evaluate_every=2,
+    checkpoint_every=5,
+    seed=9,
+)
+
+
+def test_the_recipe_of_these_tests_changes_every_default():
+    for field in dataclasses.fields(Recipe):
+        assert getattr(OTHER, field.name) != field.default, field.name
+
+
+@pytest.mark.parametrize("recipe", [OTHER, *map(get_recipe, recipe_names())], ids=lambda r: r.name)
+def test_a_recipe_survives_json(recipe):
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_an_unknown_or_missing_key_is_refused_by_name():
+    fields = OTHER.to_json()
+    with pytest.raises(ValueError, match="unknown keys.*Received: epoch$"):
+        Recipe.from_json({**fields, "epoch": 3})
+    del fields["epochs"]
+    with pytest.raises(ValueError, match="lacks required keys: epochs"):
+        Recipe.from_json(fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", 5),
+        ("name", ""),
+        ("space", "bignass"),
+        ("space", ["cifar"]),
+        ("data", 5),
+        ("image_size", 0),
+        ("epochs", "abc"),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("batch_size", -64),
+        ("optimizer", "sgd"),
+        ("optimizer", {"kind": "sgd", "momentum": "0.9"}),
+        ("schedule", None),
+        ("schedule", {"kind": "cosine", "initial": [0.1]}),
+        ("augmentation", 5),
+        ("random_children", -1),
+        ("label_smoothing", 1),
+        ("weight_decay", -1e-4),
+        ("weight_decay", "1e-4x"),
+        ("weight_decay", float("nan")),
+        ("regularize", "none"),
+        ("distillation", "no"),
+        ("distillation", 1),
+        ("zero_gamma", "off"),
+        ("held_out", -1),
+        ("calibration_images", 0),
+        ("evaluate_every", None),
+        ("checkpoint_every", 0),
+        ("seed", -1),
+        ("seed", 2**64),
+    ],
+)
+def test_a_bad_field_is_refused_by_name(field, value):
+    with pytest.raises(ValueError) as caught:
+        OTHER.replace(**{field: value})
+    assert re.match(rf"`{field}\b.*` must be .+\. Received: .", str(caught.value))
+
+
+@pytest.mark.parametrize("fields", [{"shift": -1}, {"flips": True}, {"fill": "edge"}])
+def test_a_bad_augmentation_is_refused_by_name(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        OTHER.replace(augmentation=fields)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_packaged_recipe_can_be_built(name):
+    recipe = get_recipe(name)
+    assert recipe.name == name
+    assert get_space(recipe.space).biggest()["resolution"] <= 2 * recipe.image_size
+    schedule = build_schedule(recipe.schedule, 10, recipe.epochs)
+    optimizer = build_optimizer(recipe.optimizer, schedule)
+    for key in set(recipe.optimizer) - {"kind"}:
+        assert getattr(optimizer, key) == recipe.optimizer[key]
+    # The constant ending: the rate of the last steps is its least.
+    assert float(schedule(10 * recipe.epochs)) == pytest.approx(0.05 * recipe.schedule["initial"])
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_packaged_recipe_says_which_command_runs_it(name):
+    docstring = importlib.import_module(f"bignas_tf.recipes.{name}").__doc__
+    (line,) = re.findall(r"^bignas train .*$", docstring, re.MULTILINE)
+    arguments = cli._parse(shlex.split(line))
+    assert (arguments.command, arguments.recipe) == ("train", name)
+    # A recipe without a source of its own shows where to name one.
+    assert (arguments.data is None) == (get_recipe(name).data is not None)
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="`recipe` must be one of cifar10, digits.*'digit'"):
+        get_recipe("digit")
