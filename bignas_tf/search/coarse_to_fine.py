@@ -32,7 +32,7 @@ def skeletons(space: Space) -> list[Genotype]:
         Canonical genotypes, each once: 160 for `bignas`. The smallest is among them.
 
     Reference:
-        Yu et al., "BigNAS", ECCV 2020, section 3.4.
+        Yu et al., "BigNAS", ECCV 2020, "Coarse-to-fine Architecture Selection".
     """
     kernels = [gene.name for gene in space.genes if _kind(gene) == "kernel" and _elastic(gene)]
     first, second = kernels[: len(kernels) // 2], kernels[len(kernels) // 2 :]
@@ -99,7 +99,7 @@ class CoarseToFine(RoundStrategy):
         ValueError: for an infeasible budget or a bad number.
 
     Reference:
-        Yu et al., "BigNAS", ECCV 2020, section 3.4.
+        Yu et al., "BigNAS", ECCV 2020, "Coarse-to-fine Architecture Selection".
     """
 
     name = "coarse_to_fine"
@@ -146,7 +146,8 @@ class CoarseToFine(RoundStrategy):
             unused = {g: max(0.0, WELL_USED - budget.cost(g) / budget.limit) for g in mixed}
             mixed.sort(key=unused.__getitem__)  # stable: random among those that use it well
             proposed |= dict.fromkeys(mixed[: self._fine_candidates])
-        return list(proposed)
+        # Children of one resolution in a row: an evaluator resizes its images once for all.
+        return sorted(proposed, key=lambda genotype: genotype.spec().input_shape)
 
     def _variations(self, parent: Genotype, rng: np.random.Generator) -> Iterator[Genotype]:
         """Changes of one gene (all), of one stage and of several genes (drawn)."""

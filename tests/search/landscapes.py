@@ -66,3 +66,15 @@ def uneven(seed: int) -> Callable[[Genotype], float]:
         return 0.6 + 0.03 * total
 
     return accuracy
+
+
+def run(strategy, accuracy, batch=8, stop=None):
+    """Asks and tells until the strategy is finished or `stop` batches were told."""
+    asked = []
+    while not strategy.finished and (stop is None or stop > 0):
+        genotypes = strategy.ask(batch)
+        assert 0 < len(genotypes) <= batch
+        asked += genotypes
+        strategy.tell(genotypes, [{"accuracy": accuracy(genotype)} for genotype in genotypes])
+        stop = None if stop is None else stop - 1
+    return asked
