@@ -21,6 +21,7 @@ from bignas_tf.training.checkpoints import (
 from bignas_tf.training.recipe import Recipe
 
 WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+_KEYS = ("space", "recipe", "classes", "step", "data", "fingerprint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +63,12 @@ def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def load_trained(path: str | Path) -> Trained:
+def load_trained(path: str | Path, argument: str = "workdir") -> Trained:
     """Loads a supernet from a checkpoint file, or the newest of a run's folder.
+
+    Args:
+        path: the file or folder.
+        argument: what errors call it.
 
     Raises:
         CheckpointError: if there is none, or it is damaged or of another kind.
@@ -72,14 +77,21 @@ def load_trained(path: str | Path) -> Trained:
     if path.is_dir():
         restored = CheckpointManager(path / "checkpoints").restore_latest()
         if restored is None:
-            raise CheckpointError(f"`workdir` must hold a trained supernet. Received: {path}")
+            raise CheckpointError(
+                f"`{argument}` must hold the checkpoints of a run. Received: {path}"
+            )
         path, arrays, metadata = restored.path, restored.arrays, restored.metadata
     else:
         if not path.is_file():
             raise CheckpointError(
-                f"`workdir` must be a run's folder or checkpoint. Received: {path}"
+                f"`{argument}` must be a run's folder or a checkpoint. Received: {path}"
             )
         arrays, metadata = read_checkpoint(path)
+    missing = [key for key in _KEYS if key not in metadata]
+    if missing:
+        raise CheckpointError(
+            f"Checkpoint {path} must be that of a run. Received: one without {', '.join(missing)}"
+        )
     space = MBConvSpace.from_config(metadata["space"])
     recipe = Recipe.from_json(metadata["recipe"])
     supernet = Supernet(space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)
@@ -106,7 +118,7 @@ def initialize_from(supernet: Supernet, path: str | Path) -> list[str]:
     Raises:
         CheckpointError: for a checkpoint of another space.
     """
-    given = load_trained(path).supernet.weight_arrays()
+    given = load_trained(path, "init_from").supernet.weight_arrays()
     own = supernet.weight_arrays()
     roles = supernet.roles()
     kept = [name for name, role in roles.items() if role.role == "head"]
@@ -116,10 +128,11 @@ def initialize_from(supernet: Supernet, path: str | Path) -> list[str]:
         for name in own
         if name not in kept and (name not in given or given[name].shape != own[name].shape)
     ]
-    if misfits or set(given) - set(own):
+    misfits += sorted(set(given) - set(own))
+    if misfits:
         raise CheckpointError(
             f"`init_from` must be a checkpoint of space '{supernet.space.name}'. "
-            f"Received: {path}, whose weights differ (such as '{(misfits or sorted(given))[0]}')"
+            f"Received: {path}, whose weights differ (such as '{misfits[0]}')"
         )
     supernet.assign({name: own[name] if name in kept else given[name] for name in own})
     return kept
