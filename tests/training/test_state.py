@@ -1,0 +1,175 @@
+import dataclasses
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from bignas_tf.spaces import SPACES, MBConvSpace, Stage
+from bignas_tf.supernet import Supernet
+from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, write_checkpoint
+from bignas_tf.training.recipe import get_recipe
+from bignas_tf.training.state import initialize_from, load_trained, pack, unpack
+
+TINY = MBConvSpace(
+    name="tiny",
+    resolution_choices=(6, 8),
+    stem_widths=(4,),
+    stem_strides=1,
+    stages=(Stage((4, 8), (1, 2), (3,), (2,), 2),),
+    head_widths=(8,),
+    classes=10,
+    input_channels=1,
+)
+NAMES = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(autouse=True)
+def tiny_by_name(monkeypatch):
+    monkeypatch.setitem(SPACES, "tiny", lambda: TINY)
+
+
+def optimizer_for(supernet):
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(list(supernet.variables_by_path().values()))
+    return optimizer
+
+
+def trained_supernet(space=TINY, seed=0):
+    """A supernet after one made-up update, so that no weight or slot is its initial value."""
+    supernet = Supernet(space, seed=seed)
+    optimizer = optimizer_for(supernet)
+    rng = np.random.default_rng(seed)
+    variables = list(supernet.variables_by_path().values())
+    optimizer.apply([rng.normal(size=v.shape).astype("float32") for v in variables], variables)
+    return supernet, optimizer
+
+
+def metadata(space=TINY, classes=NAMES):
+    recipe = get_recipe("digits").replace(name="tiny", space=space.name)
+    return {
+        "step": 7,
+        "recipe": recipe.to_json(),
+        "space": space.config(),
+        "classes": list(classes),
+        "data": "digits",
+        "fingerprint": "0123456789abcdef",
+    }
+
+
+def save_run(folder, space=TINY, seed=0):
+    supernet, optimizer = trained_supernet(space, seed)
+    manager = CheckpointManager(folder / "checkpoints")
+    manager.save(7, pack(supernet, optimizer), metadata(space))
+    return supernet
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_unpacking_restores_every_weight_and_every_slot_of_the_optimizer():
+    supernet, optimizer = trained_supernet()
+    packed = pack(supernet, optimizer)
+    other = Supernet(TINY, seed=1)
+    fresh = optimizer_for(other)
+    unpack(other, fresh, packed)
+    assert_equal(pack(other, fresh), packed)
+    weights = {name for name in packed if name.startswith("weights/")}
+    assert {name.removeprefix("weights/") for name in weights} == set(supernet.roles())
+    slots = set(packed) - weights
+    assert "optimizer/iterations" in slots
+    assert len(slots) > len(weights)
+
+
+def test_a_state_of_another_network_changes_nothing():
+    supernet, optimizer = trained_supernet()
+    before = pack(supernet, optimizer)
+    wider = dataclasses.replace(TINY, head_widths=(16,))
+    with pytest.raises(CheckpointError, match="head_conv/kernel"):
+        unpack(supernet, optimizer, pack(*trained_supernet(wider)))
+    assert_equal(pack(supernet, optimizer), before)
+
+
+def test_a_supernet_loads_from_a_runs_folder_and_from_a_checkpoint_file(tmp_path):
+    supernet = save_run(tmp_path)
+    file = tmp_path / "checkpoints" / "step_00000007.safetensors"
+    for path in (tmp_path, file, str(file)):
+        trained = load_trained(path)
+        assert_equal(trained.supernet.weight_arrays(), supernet.weight_arrays())
+        assert trained.supernet.space == TINY
+        assert trained.recipe.space == "tiny"
+        assert (trained.step, trained.path, trained.classes) == (7, file, tuple(NAMES))
+        assert (trained.data, trained.fingerprint) == ("digits", "0123456789abcdef")
+
+
+def test_a_space_that_is_changed_later_does_not_change_what_a_checkpoint_holds(
+    tmp_path, monkeypatch
+):
+    save_run(tmp_path)
+    monkeypatch.setitem(SPACES, "tiny", lambda: dataclasses.replace(TINY, head_widths=(16,)))
+    assert load_trained(tmp_path).supernet.space == TINY
+
+
+def test_a_path_without_a_run_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="`workdir` must hold .*Received: .*empty"):
+        load_trained(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="`workdir` must be a run's folder.*missing"):
+        load_trained(tmp_path / "missing")
+    with pytest.raises(CheckpointError, match="`init_from` must be a run's folder.*missing"):
+        initialize_from(Supernet(TINY), tmp_path / "missing")
+
+
+def test_a_checkpoint_that_is_not_of_a_run_is_refused_by_what_it_lacks(tmp_path):
+    write_checkpoint(tmp_path / "other", {"a": np.zeros(2)}, {"step": 3})
+    with pytest.raises(CheckpointError, match="without space, recipe, classes, data, fingerprint"):
+        load_trained(tmp_path / "other")
+
+
+def test_a_cut_short_checkpoint_is_passed_over_for_the_one_before(tmp_path):
+    supernet = save_run(tmp_path)
+    last = tmp_path / "checkpoints" / "step_00000009.safetensors"
+    shutil.copy(tmp_path / "checkpoints" / "step_00000007.safetensors", last)
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="step_00000009.* is damaged"):
+        trained = load_trained(tmp_path)
+    assert trained.step == 7
+    assert_equal(trained.supernet.weight_arrays(), supernet.weight_arrays())
+
+
+def test_weights_for_other_classes_are_all_taken_but_the_classifier(tmp_path):
+    given = save_run(tmp_path).weight_arrays()
+    supernet = Supernet(dataclasses.replace(TINY, classes=4), seed=5)
+    own = supernet.weight_arrays()
+    kept = initialize_from(supernet, tmp_path)
+    heads = [path for path, role in supernet.roles().items() if role.role == "head"]
+    assert kept == heads and len(heads) == 2
+    assert_equal(supernet.weight_arrays(), {p: own[p] if p in heads else given[p] for p in own})
+
+
+def test_weights_for_as_many_classes_are_all_taken(tmp_path):
+    given = save_run(tmp_path).weight_arrays()
+    supernet = Supernet(TINY, seed=5)
+    assert initialize_from(supernet, tmp_path) == []
+    assert_equal(supernet.weight_arrays(), given)
+
+
+@pytest.mark.parametrize(
+    ("change", "misfit"),
+    [
+        ({"head_widths": (16,)}, "head_conv/kernel"),
+        # All of the new network's weights are there, and more.
+        ({"stages": (Stage((4, 8), (1,), (3,), (2,), 2),)}, "stage1_block2_"),
+        ({"stages": (Stage((4, 8), (1, 2, 3), (3,), (2,), 2),)}, "stage1_block3_"),
+    ],
+)
+def test_weights_of_another_space_are_refused_by_a_weight_that_differs(tmp_path, change, misfit):
+    save_run(tmp_path)
+    supernet = Supernet(dataclasses.replace(TINY, name="other", **change))
+    before = supernet.weight_arrays()
+    with pytest.raises(CheckpointError, match=f"space 'other'. Received: .*such as '{misfit}"):
+        initialize_from(supernet, tmp_path)
+    assert_equal(supernet.weight_arrays(), before)
