@@ -154,6 +154,12 @@ def test_fine_candidates_come_as_near_to_the_budget_as_they_can_otherwise():
     assert min(costs.values()) >= max(untried)
 
 
+def test_a_candidate_for_two_budgets_takes_one_place():
+    strategy = CoarseToFine(get_space("cifar"), parse_budgets("mmacs:6,6.001"), seed=1)
+    run(strategy, noisy, batch=100, stop=1)
+    assert len(set(strategy.ask(100))) == 2 * 16
+
+
 def test_children_of_one_resolution_are_asked_in_a_row():
     strategy = CoarseToFine(get_space("cifar"), parse_budgets("mmacs:5,8"), seed=1)
     run(strategy, noisy, batch=100, stop=1)
