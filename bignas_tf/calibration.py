@@ -25,7 +25,7 @@ from bignas_tf.primitives import apply_finished, moments, normalize
 from bignas_tf.spec import NetworkSpec
 
 METHODS = ("sequential", "batch_average")
-CHUNK = 128  # images that run at a time; the result does not depend on it
+CHUNK = 256  # images that run at a time; the result does not depend on it
 
 
 class PooledMoments:

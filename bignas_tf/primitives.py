@@ -29,6 +29,29 @@ from bignas_tf.ops import (
 )
 
 
+def _fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, **statistics: Any) -> Any:
+    """TensorFlow's fused kernel, or None where there is none.
+
+    On CPU it takes a quarter to a half of the time of separate ops, which run over the
+    memory once each.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if keras.backend.backend() != "tensorflow" or dtype != "float32" or len(x.shape) != 4:
+        return None
+    import tensorflow as tf
+
+    none = tf.zeros([0])
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=gamma,
+        offset=beta,
+        mean=statistics.get("mean", none),
+        variance=statistics.get("variance", none),
+        epsilon=epsilon,
+        is_training=not statistics,
+    )
+
+
 def moments(x: Any) -> tuple[Any, Any]:
     """Mean and population variance per channel over all other axes of `x`.
 
@@ -36,28 +59,28 @@ def moments(x: Any) -> tuple[Any, Any]:
     """
     axes = tuple(range(len(x.shape) - 1))
     count = K.cast(K.prod(K.stack([K.shape(x)[axis] for axis in axes])), x.dtype)
+    channels = K.shape(x)[-1:]
+    fused = _fused_batch_norm(x, K.ones(channels, x.dtype), K.zeros(channels, x.dtype), 1e-3)
+    if fused is not None:  # whose variance is the sample's; of a single value it is 0
+        return fused.batch_mean, fused.batch_variance * (K.maximum(count - 1, 1) / count)
     mean = K.sum(x, axis=axes) / count
     return mean, K.sum(K.square(x - mean), axis=axes) / count
 
 
 def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
     """Batch normalization with given statistics."""
+    fused = _fused_batch_norm(x, gamma, beta, epsilon, mean=mean, variance=variance)
+    if fused is not None:
+        return fused.y
     scale = gamma * K.rsqrt(variance + epsilon)
     return x * scale + (beta - mean * scale)
 
 
 def normalize_by_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
     """Batch normalization with the statistics of `x`, `(batch, height, width, channels)`."""
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if keras.backend.backend() == "tensorflow" and dtype == "float32":
-        # One fused kernel: about half the time of separate ops on CPU.
-        import tensorflow as tf
-
-        none = tf.zeros([0])
-        return tf.raw_ops.FusedBatchNormV3(
-            x=x, scale=gamma, offset=beta, mean=none, variance=none,
-            epsilon=epsilon, is_training=True,
-        ).y  # fmt: skip
+    fused = _fused_batch_norm(x, gamma, beta, epsilon)
+    if fused is not None:
+        return fused.y
     return normalize(x, *moments(x), gamma, beta, epsilon)
 
 

@@ -10,6 +10,8 @@ Example:
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from bignas_tf.commands.run_folder import add_workdir
@@ -27,9 +29,26 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument(
+        "--overwrite", action="store_true", help="start anew instead of going on with a search"
+    )
+    parser.add_argument(
         "--fine_candidates", type=int, default=16, help="per budget and fine round, at most"
     )
     parser.add_argument("--fine_rounds", type=int, default=2, help="after the coarse grid")
+
+
+def _check_folder(folder: Path, trained: Any, overwrite: bool) -> None:
+    """Refuses to mix accuracies of two checkpoints in one search."""
+    made_with = folder / "checkpoint.txt"
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif made_with.is_file() and made_with.read_text(encoding="utf-8") != trained.path.name:
+        raise ValueError(
+            f"The search in {folder} was made with another checkpoint; --overwrite starts anew. "
+            f"Received: {trained.path.name}, was: {made_with.read_text(encoding='utf-8')}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    made_with.write_text(trained.path.name, encoding="utf-8")
 
 
 def main(arguments: Any) -> None:
@@ -57,6 +76,7 @@ def main(arguments: Any) -> None:
             fine_rounds=arguments.fine_rounds,
         )
     folder = arguments.workdir / "select"
+    _check_folder(folder, trained, arguments.overwrite)
     record(arguments, {"search": arguments.seed}, trained)
     names = arguments.names.split(",") if arguments.names else None
     evaluator = ChildEvaluator(trained.supernet, data.calibration, data.held_out)
