@@ -188,7 +188,8 @@ class Supernet(keras.Model):
     def weight_arrays(self) -> dict[str, np.ndarray]:
         """Copies of all weights by `op/weight`."""
         variables = self.variables_by_path()
-        return {path: K.convert_to_numpy(variable.value) for path, variable in variables.items()}
+        # A tensor first: NumPy 2 warns when it copies a variable of TensorFlow.
+        return {path: K.convert_to_numpy(K.copy(variable)) for path, variable in variables.items()}
 
     def assign(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Sets all weights.
