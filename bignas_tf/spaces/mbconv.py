@@ -48,6 +48,9 @@ class Stage:
             raise ValueError(
                 f"`kernels` must not mix 1 with others at stride 2. Received: {self.kernels}"
             )
+        # Of all ops only a shortcut convolution may be absent, not an expanding one.
+        if len(self.expands) > 1 and 1 in self.expands:
+            raise ValueError(f"`expands` must not mix 1 with others. Received: {self.expands}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,18 @@ class MBConvSpace(Space):
     input_channels: int = 3
     training_resolutions: tuple[int, ...] = ()
     shortcut: str = "projection"
+
+    def __post_init__(self):
+        # An addition that some genotypes lack would have to be an optional op.
+        in_widths = self.stem_widths
+        for number, stage in enumerate(self.stages, 1):
+            elastic = len({*in_widths, *stage.widths}) > 1 and {*in_widths} & {*stage.widths}
+            if self.shortcut == "identity" and stage.strides == 1 and elastic:
+                raise ValueError(
+                    f'`shortcut` must be "projection" where widths may or may not be equal, in '
+                    f"stage {number}: {in_widths} to {stage.widths}. Received: {self.shortcut!r}"
+                )
+            in_widths = stage.widths
 
     @functools.cached_property
     def genes(self) -> tuple[Gene, ...]:  # type: ignore[override]
