@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -63,6 +64,19 @@ def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
+def require_run(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint that no training run wrote.
+
+    Raises:
+        CheckpointError: naming what it lacks.
+    """
+    missing = [key for key in _KEYS if key not in metadata]
+    if missing:
+        raise CheckpointError(
+            f"Checkpoint {path} must be that of a run. Received: one without {', '.join(missing)}"
+        )
+
+
 def load_trained(path: str | Path, argument: str = "workdir") -> Trained:
     """Loads a supernet from a checkpoint file, or the newest of a run's folder.
 
@@ -87,11 +101,7 @@ def load_trained(path: str | Path, argument: str = "workdir") -> Trained:
                 f"`{argument}` must be a run's folder or a checkpoint. Received: {path}"
             )
         arrays, metadata = read_checkpoint(path)
-    missing = [key for key in _KEYS if key not in metadata]
-    if missing:
-        raise CheckpointError(
-            f"Checkpoint {path} must be that of a run. Received: one without {', '.join(missing)}"
-        )
+    require_run(path, metadata)
     space = MBConvSpace.from_config(metadata["space"])
     recipe = Recipe.from_json(metadata["recipe"])
     supernet = Supernet(space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)

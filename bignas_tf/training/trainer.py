@@ -16,7 +16,7 @@ import tqdm
 from bignas_tf.data import Source, Split, hold_out, load_source
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.evaluation import ChildEvaluator
-from bignas_tf.spaces import get_space
+from bignas_tf.spaces import MBConvSpace, get_space
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.logs import JsonlLog, ScalarLog, run_record, write_json
@@ -24,7 +24,7 @@ from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.rule import SandwichRule
 from bignas_tf.training.schedules import build_schedule
-from bignas_tf.training.state import initialize_from, pack, unpack
+from bignas_tf.training.state import initialize_from, pack, require_run, unpack
 
 # Draws of held-out and calibration images never change with a run's seed, so that runs
 # of several seeds are compared on the same images.
@@ -173,8 +173,14 @@ class Trainer:
         if restored is None:
             return 0
         metadata = restored.metadata
+        require_run(restored.path, metadata)
         _check_same("space", metadata["space"]["name"], self.space.name, self.workdir)
         _check_same("classes", metadata["classes"], list(self.data.source.classes), self.workdir)
+        # A space may have been redefined under its name, with weights of the same shapes.
+        was, now = MBConvSpace.from_config(metadata["space"]).config(), self.space.config()
+        for field in now:
+            what = f"`{field}` of space '{self.space.name}'"
+            _check_same(what, was[field], now[field], self.workdir)
         _check_same(
             "data fingerprint",
             metadata["fingerprint"],
