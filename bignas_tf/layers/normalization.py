@@ -45,9 +45,11 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self.zero_gamma = zero_gamma
 
     def build(self, input_shape: Any = None) -> None:
+        # `autocast` of the layer alone does not keep a mixed policy from casting its weights.
+        shared = {"shape": (self.max_channels,), "autocast": False}
         start = "zeros" if self.zero_gamma else "ones"
-        self.gamma = self.add_weight(shape=(self.max_channels,), initializer=start, name="gamma")
-        self.beta = self.add_weight(shape=(self.max_channels,), initializer="zeros", name="beta")
+        self.gamma = self.add_weight(initializer=start, name="gamma", **shared)
+        self.beta = self.add_weight(initializer="zeros", name="beta", **shared)
         self.built = True
 
     def call(self, inputs: Any, channels: Size = None, masked: bool = False) -> Any:
