@@ -17,7 +17,8 @@ $(VENV)/.installed: pyproject.toml
 quickstart: $(VENV)/.installed
 	rm -rf $(RUN)
 	$(BIN)/bignas train --recipe=digits --workdir=$(RUN)
-	$(BIN)/bignas select --workdir=$(RUN) --budget=mmacs:0.2,0.4,0.8,1.6 --names=s,m,l,xl
+	$(BIN)/bignas select --workdir=$(RUN) --budget=mmacs:0.2,0.4,0.8,1.6 --names=s,m,l,xl \
+		--at_least=0.8 --fine_candidates=4 --fine_rounds=1
 	$(BIN)/bignas extract --workdir=$(RUN)
 	$(BIN)/bignas evaluate --workdir=$(RUN)
 	$(BIN)/bignas convert --workdir=$(RUN)

@@ -72,6 +72,8 @@ def _main(arguments: Any) -> None:
 
 
 def _stop(error: object, status: int) -> None:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        error = f"{error.strerror}: {error.filename}"  # without the number
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     sys.exit(status)
 

@@ -81,7 +81,8 @@ def normalize_by_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
     fused = _fused_batch_norm(x, gamma, beta, epsilon)
     if fused is not None:
         return fused.y
-    return normalize(x, *moments(x), gamma, beta, epsilon)
+    mean, variance = moments(x)
+    return normalize(x, mean, variance, gamma, beta, epsilon)
 
 
 def apply_weightless(op: Op, *inputs: Any) -> Any:
@@ -115,8 +116,11 @@ def apply_finished(op: Op, weights: Mapping[str, Any], *inputs: Any) -> Any:
     """
     x = inputs[0]
     if isinstance(op, BatchNorm):
-        names = ("moving_mean", "moving_variance", "gamma", "beta")
-        return normalize(x, *(weights[f"{op.name}/{name}"] for name in names), op.epsilon)
+        mean, variance, gamma, beta = (
+            weights[f"{op.name}/{name}"]
+            for name in ("moving_mean", "moving_variance", "gamma", "beta")
+        )
+        return normalize(x, mean, variance, gamma, beta, op.epsilon)
     if isinstance(op, Dropout):
         return x
     if isinstance(op, Concat):

@@ -76,7 +76,7 @@ def dump_lines(path: Path, values: list[dict]) -> None:
 def write_run(folder: Path) -> Path:
     """A run of which everything is there."""
     write_minimal_run(folder)
-    for i, command in enumerate(("select", "extract", "evaluate", "export", "benchmark")):
+    for i, command in enumerate(("select", "extract", "evaluate", "convert", "benchmark")):
         line = f"bignas {command} --workdir={folder}"
         dump(folder / f"run.{command}.json", record(line, f"2026-01-02T03:1{i}:00+00:00"))
     dump_lines(folder / "log.jsonl", _log())

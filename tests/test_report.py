@@ -107,7 +107,7 @@ def test_one_sentence_tells_what_came_out(page):
 
 
 def test_the_page_names_every_command_in_the_order_of_their_start(page, full):
-    commands = ("train --recipe=digits", "select", "extract", "evaluate", "export", "benchmark")
+    commands = ("train --recipe=digits", "select", "extract", "evaluate", "convert", "benchmark")
     made = page.text[page.text.index("How this run was made") :]
     places = [made.index(f"bignas {command} --workdir={full}") for command in commands]
     assert places == sorted(places)
@@ -192,7 +192,7 @@ def test_a_run_that_was_only_trained_and_selected_says_what_is_not_there(tmp_pat
         ("No training log", "train"),
         ("No list of evaluated children", "select"),
         ("Not evaluated on test images yet", "evaluate"),
-        ("Not exported yet", "export"),
+        ("Not exported yet", "convert"),
         ("Not benchmarked yet", "benchmark"),
     ):
         # In the part of the page that lacks it and in the list at the end.

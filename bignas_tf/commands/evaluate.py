@@ -12,7 +12,6 @@ Examples:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +80,24 @@ def _evaluate_file(arguments: Any) -> None:
         def run(images: Any) -> Any:
             return model.predict(images, verbose=0)
 
+    from bignas_tf.commands.run_folder import read_json
     from bignas_tf.evaluation import prepared, wilson_interval
 
     sidecar = path.with_suffix(".json")
-    known = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.is_file() else {}
+    known = read_json(sidecar) if sidecar.is_file() else {}
     size = arguments.image_size or known.get("image_size") or shape[0]
     source = load_source(arguments.data, image_size=size, channels=shape[-1])
+    if known.get("labels", list(source.classes)) != list(source.classes):
+        raise ValueError(
+            f"`data` must have the classes of {path}, {', '.join(known['labels'])}. "
+            f"Received: {', '.join(source.classes)}"
+        )
     logits = run(prepared(source.test, shape[0]))
+    if logits.shape[1:] != (len(source.classes),):
+        raise ValueError(
+            f"`data` must have as many classes as {path}, {logits.shape[-1]}. "
+            f"Received: {len(source.classes)}"
+        )
     top1 = float((logits.argmax(-1) == source.test.labels).mean())
     low, high = wilson_interval(top1, len(source.test))
     print(f"{path}: {top1:.2%} ({low:.2%} to {high:.2%}) of {len(source.test)} test images")

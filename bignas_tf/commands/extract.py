@@ -44,6 +44,10 @@ def parse_genotype(text: str, space: Any) -> Any:
         raise ValueError(
             f'`genotype` must be "smallest", "biggest" or a JSON object. Received: {text}'
         ) from error
+    if not isinstance(values, dict):
+        raise ValueError(
+            f'`genotype` must be "smallest", "biggest" or a JSON object. Received: {text}'
+        )
     return space.genotype(values)
 
 

@@ -14,6 +14,19 @@ def add_workdir(parser: Any) -> None:
     parser.add_argument("--data", help="source, if it has moved since the training")
 
 
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON, naming it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON. Received: {error}") from error
+
+
 def load_run(arguments: Any) -> tuple[Any, Any]:
     """The trained supernet of --workdir and its data, split as in training.
 
@@ -25,6 +38,8 @@ def load_run(arguments: Any) -> tuple[Any, Any]:
     from bignas_tf.training.state import load_trained
     from bignas_tf.training.trainer import load_run_data
 
+    if arguments.workdir.is_file():
+        raise ValueError(f"`workdir` must be a run's folder. Received: {arguments.workdir}")
     trained = load_trained(arguments.workdir)
     data = load_run_data(trained.recipe, arguments.data or trained.data)
     if data.source.fingerprint != trained.fingerprint:
@@ -53,18 +68,21 @@ def read_selected(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / "select" / "selected.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; `bignas select` writes it")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def child_files(workdir: Path) -> list[Path]:
-    """The extracted children of a run.
+    """The extracted children of a run, the selected ones first and in their order.
 
     Raises:
         FileNotFoundError: if there are none.
     """
-    order = {entry["name"]: i for i, entry in enumerate(read_selected(workdir))}
+    selected = (workdir / "select" / "selected.json").is_file()
+    names = [entry["name"] for entry in read_selected(workdir)] if selected else []
+    order = {name: i for i, name in enumerate(names)}
     found = sorted(
-        (workdir / "children").glob("*.keras"), key=lambda p: (order.get(p.stem, 99), p.stem)
+        (workdir / "children").glob("*.keras"),
+        key=lambda p: (order.get(p.stem, len(order)), p.stem),
     )
     if not found:
         raise FileNotFoundError(

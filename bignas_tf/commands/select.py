@@ -23,6 +23,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--budget", required=True, help="metric and limits: mmacs:5,8,12 or params_m:0.2,0.3"
     )
+    parser.add_argument(
+        "--at_least",
+        type=float,
+        default=0.0,
+        help="share of its budget that a child should use: keeps tiers apart on easy tasks",
+    )
     parser.add_argument("--names", help="names of the chosen children, one per limit: s,m,l,xl")
     parser.add_argument(
         "--strategy", default="coarse_to_fine", choices=["coarse_to_fine", "random"]
@@ -57,7 +63,7 @@ def main(arguments: Any) -> None:
     from bignas_tf.evaluation import ChildEvaluator
     from bignas_tf.search import CoarseToFine, RandomSearch, parse_budgets, select
 
-    budgets = parse_budgets(arguments.budget)
+    budgets = parse_budgets(arguments.budget, arguments.at_least)
     trained, data = load_run(arguments)
     space = trained.supernet.space
     if data.held_out is None:

@@ -5,12 +5,11 @@ Examples:
   bignas show --space=cifar
   bignas show --space=bignas --genotype=smallest --resolution=224
   bignas show --model=children/s.json
-  bignas show --model=bignasmodel_m
+  bignas show --model=bignas_m
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ def main(arguments: Any) -> None:
     if arguments.model:
         print(cost.profile(_model_spec(arguments.model), arguments.resolution).table())
         return
+    if arguments.space is None and arguments.genotype:
+        raise ValueError("`space` must be given with `genotype`. Received: None")
     if arguments.space is None:
         _list()
         return
@@ -69,12 +70,17 @@ def _list() -> None:
 
 
 def _model_spec(model: str) -> Any:
+    from bignas_tf.commands.run_folder import read_json
     from bignas_tf.spec import NetworkSpec
 
     path = Path(model)
     if path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return NetworkSpec.from_json(content.get("spec", content))
-    from bignas_tf.zoo import get_spec
+        content = read_json(path)
+        described = isinstance(content, dict) and "spec" in content
+        return NetworkSpec.from_json(content["spec"] if described else content)
+    from bignas_tf.checks import require
+    from bignas_tf.zoo import get_spec, list_models
 
+    allowed = f"the JSON of a child, or one of {', '.join(list_models())}"
+    require(model in list_models(), "model", allowed, model)
     return get_spec(model)

@@ -173,7 +173,7 @@ def _missing(run: Run) -> dict[str, tuple[str, str]]:
         "log": (run.log, "No training log", "train"),
         "points": (run.points and run.front, "No list of evaluated children", "select"),
         "evaluation": (run.evaluation, "Not evaluated on test images yet", "evaluate"),
-        "files": (run.files, "Not exported yet", "export"),
+        "files": (run.files, "Not exported yet", "convert"),
         "timings": (
             timed,
             "The benchmark timed other files than those here"

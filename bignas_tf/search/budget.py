@@ -82,18 +82,24 @@ class Budget:
     Attributes:
         metric: name of a registered metric.
         limit: in the metric's unit, above 0.
+        at_least: share of the limit, 0..1, that a child should use. Where a task is so easy
+            that cheaper children are as accurate, it keeps the device tiers apart; a child
+            that uses less is chosen only if no other is known.
 
     Raises:
-        ValueError: for an unknown metric or an impossible limit.
+        ValueError: for an unknown metric or an impossible limit or share.
     """
 
     metric: str
     limit: float
+    at_least: float = 0.0
 
     def __post_init__(self):
         require_choice("metric", self.metric, tuple(METRICS))
         ok = is_number(self.limit) and self.limit > 0
         require(ok, "limit", "a number above 0", self.limit)
+        ok = is_number(self.at_least) and 0 <= self.at_least <= 1
+        require(ok, "at_least", "a number in [0, 1]", self.at_least)
 
     @property
     def name(self) -> str:
@@ -108,17 +114,22 @@ class Budget:
         """Whether the genotype costs no more than the limit."""
         return self.cost(genotype) <= self.limit
 
+    def uses_enough(self, genotype: Genotype) -> bool:
+        """Whether the genotype costs at least the share of the limit that it should."""
+        return self.cost(genotype) >= self.at_least * self.limit
+
     def to_json(self) -> dict[str, float]:
         """Such as `{"mmacs": 5.0}`."""
         return {self.metric: float(self.limit)}
 
 
-def parse_budgets(text: str) -> list[Budget]:
+def parse_budgets(text: str, at_least: float = 0.0) -> list[Budget]:
     """Reads budgets as they are written on a command line.
 
     Args:
         text: a metric, a colon and limits, such as `mmacs:5,8,12`; more metrics follow
             after semicolons, each with budgets of its own.
+        at_least: share of each limit that a child should use.
 
     Returns:
         One `Budget` per limit, in the order given.
@@ -131,7 +142,7 @@ def parse_budgets(text: str) -> list[Budget]:
         metric, colon, limits = (piece.strip() for piece in part.partition(":"))
         require(bool(colon and limits), "budgets", "written like mmacs:5,8,12", text)
         require_choice("metric", metric, tuple(METRICS))
-        budgets += [Budget(metric, _limit(word)) for word in limits.split(",")]
+        budgets += [Budget(metric, _limit(word), at_least) for word in limits.split(",")]
     for budget in budgets:
         require(budgets.count(budget) == 1, "budgets", "given once each", text)
     return budgets

@@ -36,8 +36,8 @@ def select(
 
     The best is the most accurate of all that were evaluated, for whichever budget; of two
     as accurate the cheaper. So a larger budget of the same metric never gets a less
-    accurate child. The folder gets `points.jsonl`, a line per evaluation as soon as it is
-    done, and after each batch `front.json` (MMACs against accuracy), `selected.json` (the
+    accurate child, unless its `at_least` rules the better one out. The folder gets
+    `points.jsonl`, a line per evaluation as soon as it is done, and after each batch `front.json` (MMACs against accuracy), `selected.json` (the
     result so far) and `state.json`. Called again after a kill it goes on from there; with
     `state.json` deleted it starts over but keeps what it evaluated. The folder belongs to
     one set of weights: accuracies of others are not told apart.
@@ -100,7 +100,13 @@ def choose(
     selected: list[dict[str, Any]] = []
     for budget, name in zip(budgets, names, strict=True):
         ranks = [
-            (-point["accuracy"], budget.cost(genotype), genotype.values, index)
+            (
+                not budget.uses_enough(genotype),
+                -point["accuracy"],
+                budget.cost(genotype),
+                genotype.values,
+                index,
+            )
             for index, (genotype, point) in enumerate(points)
             if budget.allows(genotype)
         ]

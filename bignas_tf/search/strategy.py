@@ -153,11 +153,19 @@ class RoundStrategy(abc.ABC):
         self._pending = [genotype for genotype in self._pending if genotype not in self._told]
 
     def best(self, budget: Budget) -> Genotype | None:
-        """The best genotype told so far within a budget; the cheaper of two as good."""
+        """The best genotype told so far within a budget; the cheaper of two as good.
+
+        One that uses less of the budget than it should comes after all that use enough.
+        """
         within = [genotype for genotype in self._told if budget.allows(genotype)]
         if not within:
             return None
-        return min(within, key=lambda g: (-self._told[g], budget.cost(g), g.values))
+        return min(
+            within,
+            key=lambda g: (
+                not budget.uses_enough(g), -self._told[g], budget.cost(g), g.values,
+            ),
+        )  # fmt: skip
 
     def known(self, genotype: Genotype) -> bool:
         """Whether a canonical genotype was told already."""
@@ -190,6 +198,7 @@ class RoundStrategy(abc.ABC):
             "strategy": self.name,
             "space": self.space.to_json(),
             "budgets": [budget.to_json() for budget in self.budgets],
+            "at_least": [budget.at_least for budget in self.budgets],
             "seed": self.seed,
             "settings": self._settings,
         }

@@ -199,7 +199,7 @@ class Space(abc.ABC):
         """
         restrict = restrict or {}
         choices = [restrict.get(gene.name, gene.choices) for gene in self.genes]
-        return self.genotype([int(options[rng.integers(len(options))]) for options in choices])
+        return self.genotype([int(options[int(rng.integers(len(options)))]) for options in choices])
 
     def sample(self, count: int, seed: int, restrict: Restriction | None = None) -> list[Genotype]:
         """`count` genotypes drawn uniformly; the same for the same seed everywhere."""
@@ -258,6 +258,10 @@ class Space(abc.ABC):
         """Every genotype; only for small spaces."""
         for values in itertools.product(*(gene.choices for gene in self.genes)):
             yield Genotype(self, values)
+
+    def config(self) -> dict[str, Any]:
+        """All fields as plain data."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     def to_json(self) -> dict[str, Any]:
         """The space as plain data, so that a checkpoint can tell whether it fits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 from bignas_tf.blocks import (
@@ -15,8 +16,15 @@ from bignas_tf.blocks import (
     SqueezeExcitation,
     make_divisible,
 )
+from bignas_tf.checks import is_int, require
 from bignas_tf.spaces.genotype import Gene, Genotype, Space
 from bignas_tf.spec import NetworkSpec
+
+
+def _require_choices(argument: str, choices: tuple[int, ...]) -> None:
+    ok = isinstance(choices, tuple) and len(choices) > 0 and all(is_int(c) for c in choices)
+    ok = ok and all(a < b for a, b in itertools.pairwise(choices))
+    require(ok, argument, "a non-empty tuple of ascending positive integers", choices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +48,8 @@ class Stage:
     se: SqueezeExcitation | None = None
 
     def __post_init__(self):
-        # A stage's first block changes resolution or width: it can never be absent.
-        if min(self.depths) < 1:
-            raise ValueError(f"`depths` must be at least 1. Received: {self.depths}")
+        for argument in ("widths", "depths", "kernels", "expands"):
+            _require_choices(argument, getattr(self, argument))
         # The centre of a larger kernel is not where a 1x1 kernel of stride 2 looks.
         if self.strides > 1 and len(self.kernels) > 1 and 1 in self.kernels:
             raise ValueError(
@@ -58,8 +65,8 @@ class MBConvSpace(Space):
     """Stem convolution, stages of MBConv blocks, head; all elastic per stage.
 
     Attributes:
-        head_features: if given, the head is MobileNetV3's: a convolution to
-            `head_expand` times the last width, pooling, `head_width` features.
+        head_expand: if given, the head is MobileNetV3's: a convolution to so many times the
+            last width, pooling, `head_width` features.
         training_resolutions: those that training samples; empty means all.
         shortcut: "projection" (BigNAS: an identity path in every block) or "identity".
     """
@@ -106,10 +113,6 @@ class MBConvSpace(Space):
                 Gene(f"{group}_expand", stage.expands, group),
             ]
         return (*genes, Gene("head_width", self.head_widths, "head"))
-
-    def config(self) -> dict[str, Any]:
-        """All fields as plain data."""
-        return dataclasses.asdict(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MBConvSpace:

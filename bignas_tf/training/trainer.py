@@ -13,7 +13,7 @@ from typing import Any
 
 import tqdm
 
-from bignas_tf.data import Source, Split, hold_out, load_source
+from bignas_tf.data import DataError, Source, Split, hold_out, load_source
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.spaces import MBConvSpace, get_space
@@ -71,6 +71,12 @@ def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
     source = load_source(name, image_size=recipe.image_size, channels=space.input_channels)
     train, held_out = source.train, None
     if recipe.held_out:
+        most = len(train) - len(source.classes)
+        if recipe.held_out > most:
+            raise DataError(
+                f"`held_out` of recipe '{recipe.name}' must leave {name} an image of each class, "
+                f"so be at most {most}. Received: {recipe.held_out}"
+            )
         train, held_out = hold_out(train, recipe.held_out, SPLIT_SEED)
     calibration = train
     if recipe.calibration_images < len(train) - len(source.classes):
@@ -108,7 +114,13 @@ class Trainer:
 
         self.recipe = recipe
         self.workdir = Path(workdir)
-        self.workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise type(error)(
+                f"`workdir` must be a folder that can be written to ({error.strerror}). "
+                f"Received: {workdir}"
+            ) from error
         self.manager = CheckpointManager(self.workdir / "checkpoints")
         self.data = load_run_data(recipe, data)
         self.space = get_space(recipe.space, classes=len(self.data.source.classes))

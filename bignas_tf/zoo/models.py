@@ -37,10 +37,10 @@ BASE_DOCSTRING = """Builds the {name} architecture.
 
     | model | pixels | MMACs | params | published MMACs | params | top-1 |
     |---|---|---|---|---|---|---|
-    | BigNASModelS | 192 | 242.4 | 4.47 M | 242 | 4.5 M | 76.5 % |
-    | BigNASModelM | 224 | 415.8 | 5.46 M | 418 | 5.5 M | 78.9 % |
-    | BigNASModelL | 256 | 584.1 | 6.46 M | 586 | 6.4 M | 79.5 % |
-    | BigNASModelXL | 288 | 1041.5 | 9.42 M | 1040 | 9.5 M | 80.9 % |
+    | BigNASModelS | 192 | 241.5 | 4.51 M | 242 | 4.5 M | 76.5 % |
+    | BigNASModelM | 224 | 416.2 | 5.53 M | 418 | 5.5 M | 78.9 % |
+    | BigNASModelL | 224 | 585.8 | 6.38 M | 586 | 6.4 M | 79.5 % |
+    | BigNASModelXL | 288 | 1034.8 | 9.42 M | 1040 | 9.5 M | 80.9 % |
 
     MACs are multiply-accumulates of one image at that resolution. The attribute `spec` of
     the returned model is its `NetworkSpec`.
@@ -250,7 +250,7 @@ def BigNASModelXL(  # noqa: D103 - BASE_DOCSTRING, below
 
 BigNASModelS.__doc__ = BASE_DOCSTRING.format(name="BigNASModelS", resolution=192)
 BigNASModelM.__doc__ = BASE_DOCSTRING.format(name="BigNASModelM", resolution=224)
-BigNASModelL.__doc__ = BASE_DOCSTRING.format(name="BigNASModelL", resolution=256)
+BigNASModelL.__doc__ = BASE_DOCSTRING.format(name="BigNASModelL", resolution=224)
 BigNASModelXL.__doc__ = BASE_DOCSTRING.format(name="BigNASModelXL", resolution=288)
 
 
