@@ -34,13 +34,14 @@ def select(
 ) -> list[dict[str, Any]]:
     """Searches, and chooses the best child under each budget.
 
-    The best is the most accurate of all that were evaluated, for whichever budget; of two
-    as accurate the cheaper. So a larger budget of the same metric never gets a less
+    The best is the most accurate of all that were evaluated, for whichever budget; of
+    two as accurate the cheaper. So a larger budget of the same metric never gets a less
     accurate child, unless its `at_least` rules the better one out. The folder gets
-    `points.jsonl`, a line per evaluation as soon as it is done, and after each batch `front.json` (MMACs against accuracy), `selected.json` (the
-    result so far) and `state.json`. Called again after a kill it goes on from there; with
-    `state.json` deleted it starts over but keeps what it evaluated. The folder belongs to
-    one set of weights: accuracies of others are not told apart.
+    `points.jsonl`, a line per evaluation as soon as it is done, and after each batch
+    `front.json` (MMACs against accuracy), `selected.json` (the result so far) and
+    `state.json`. Called again after a kill it goes on from there; with `state.json`
+    deleted it starts over but keeps what it evaluated. The folder belongs to one set of
+    weights: accuracies of others are not told apart.
 
     Args:
         space: of the children.

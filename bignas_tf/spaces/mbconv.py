@@ -86,6 +86,12 @@ class MBConvSpace(Space):
     shortcut: str = "projection"
 
     def __post_init__(self):
+        for argument in ("resolution_choices", "stem_widths", "head_widths"):
+            _require_choices(argument, getattr(self, argument))
+        unknown = set(self.training_resolutions) - set(self.resolution_choices)
+        allowed = f"among {self.resolution_choices}"
+        require(not unknown, "training_resolutions", allowed, self.training_resolutions)
+        require_choice("shortcut", self.shortcut, ("identity", "projection"))
         # An addition that some genotypes lack would have to be an optional op.
         in_widths = self.stem_widths
         for number, stage in enumerate(self.stages, 1):
