@@ -80,10 +80,8 @@ def child_files(workdir: Path) -> list[Path]:
     selected = (workdir / "select" / "selected.json").is_file()
     names = [entry["name"] for entry in read_selected(workdir)] if selected else []
     order = {name: i for i, name in enumerate(names)}
-    found = sorted(
-        (workdir / "children").glob("*.keras"),
-        key=lambda p: (order.get(p.stem, len(order)), p.stem),
-    )
+    files = (workdir / "children").glob("*.keras")
+    found = sorted(files, key=lambda p: (order.get(p.stem, len(order)), p.stem))
     if not found:
         raise FileNotFoundError(
             f"{workdir / 'children'} has no .keras files; `bignas extract` writes them"
