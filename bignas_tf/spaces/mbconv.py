@@ -16,7 +16,7 @@ from bignas_tf.blocks import (
     SqueezeExcitation,
     make_divisible,
 )
-from bignas_tf.checks import is_int, require
+from bignas_tf.checks import is_int, require, require_choice
 from bignas_tf.spaces.genotype import Gene, Genotype, Space
 from bignas_tf.spec import NetworkSpec
 
