@@ -29,7 +29,7 @@ from bignas_tf.spaces import Genotype, get_space
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("json", None, "File for the result.", required=True)
-flags.DEFINE_string("presets", None, "File for the fastest of each size, as zoo presets.")
+flags.DEFINE_string("presets", None, "File for the chosen of each size, as zoo presets.")
 flags.DEFINE_string("cache", "runs/benchmarks/zoo_candidates", "Folder of the .tflite files.")
 flags.DEFINE_list("sizes", ["S", "M", "L", "XL"], "Sizes to look at.")
 flags.DEFINE_integer("seed", 0, "Seed of the search and of the kernels.")
@@ -132,12 +132,13 @@ def balanced(g: Genotype) -> bool:
     """Whether accuracy can be expected of it: no stage starved for another's sake.
 
     At least two of the five stages with a choice have 5x5 kernels, the two deep stages
-    differ by at most two blocks, and depth does not fall towards them.
+    differ by at most two blocks, depth does not fall towards them, and the costly last
+    stage has half of their depth at most.
     """
     kernels = sum(g[f"stage{stage}_kernel"] == 5 for stage in range(3, 8))
-    middle = [g[f"stage{stage}_depth"] for stage in (3, 4, 5)]
-    deep = g["stage5_depth"], g["stage6_depth"]
-    return kernels >= 2 and abs(deep[0] - deep[1]) <= 2 and middle == sorted(middle)
+    *middle, deep, last = [g[f"stage{stage}_depth"] for stage in range(3, 8)]
+    ordered = middle == sorted(middle) and 2 * last <= deep
+    return kernels >= 2 and abs(middle[-1] - deep) <= 2 and ordered
 
 
 def predicted_ms(load: Load, coefficients: np.ndarray) -> float:
@@ -249,8 +250,8 @@ def _rows(genotypes: list[Genotype], times: dict, coefficients: np.ndarray) -> l
     rows = [
         {
             "genotype": genotype.as_dict(),
-            "mmacs": round(load_of(genotype).macs, 3),
-            "params_m": round(load_of(genotype).params, 4),
+            "mmacs": round(float(load_of(genotype).macs), 3),
+            "params_m": round(float(load_of(genotype).params), 4),
             "median_ms": round(times[genotype][0], 3),
             "min_ms": round(times[genotype][1], 3),
             "predicted_ms": round(predicted_ms(load_of(genotype), coefficients), 3),
@@ -295,15 +296,31 @@ def write_presets(path: str, chosen: dict[str, Genotype]) -> None:
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
+def choose(rows: list[dict]) -> dict:
+    """The most 5x5 stages, then blocks, among those measured within 5 % of the fastest.
+
+    Smaller differences of the smallest times are noise; larger kernels and depth are not.
+    """
+
+    def merit(row: dict) -> tuple[int, int]:
+        genes = row["genotype"].items()
+        kernels = sum(name.endswith("_kernel") and value == 5 for name, value in genes)
+        return kernels, sum(value for name, value in genes if name.endswith("_depth"))
+
+    fastest = min(row["min_ms"] for row in rows)
+    return max((row for row in rows if row["min_ms"] <= 1.05 * fastest), key=merit)
+
+
 def main(_: list[str]) -> None:
     """Runs it and writes the JSON."""
     result = run()
     Path(FLAGS.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for size, rows in result["sizes"].items():
-        print(f"{size}: {rows[0]}")
+    chosen = {size: choose(rows) for size, rows in result["sizes"].items()}
+    for size, row in chosen.items():
+        print(f"{size}: {row}")
     if FLAGS.presets:
-        fastest = {s: SPACE.genotype(rows[0]["genotype"]) for s, rows in result["sizes"].items()}
-        write_presets(FLAGS.presets, fastest)
+        genotypes = {size: SPACE.genotype(row["genotype"]) for size, row in chosen.items()}
+        write_presets(FLAGS.presets, genotypes)
 
 
 if __name__ == "__main__":

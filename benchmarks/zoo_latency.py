@@ -31,7 +31,12 @@ OURS = {
     "bignas_l": "BigNASModelL",
     "bignas_xl": "BigNASModelXL",
 }
-PUBLISHED = ("MobileNetV3Large", "EfficientNetB0", "EfficientNetB1", "EfficientNetB2")
+PUBLISHED = {  # pixels
+    "MobileNetV3Large": 224,
+    "EfficientNetB0": 224,
+    "EfficientNetB1": 240,
+    "EfficientNetB2": 260,
+}
 QUANTIZATION = "float32"
 THREADS = 1
 
@@ -53,7 +58,9 @@ def build_published(name: str) -> Any:
     """A model of keras.applications with random weights."""
     import keras
 
-    return getattr(keras.applications, name)(weights=None)
+    # MobileNetV3 has no static shape of its own.
+    shape = (PUBLISHED[name], PUBLISHED[name], 3)
+    return getattr(keras.applications, name)(weights=None, input_shape=shape)
 
 
 def converted(key: str, build: Callable[[], Any]) -> Path:
@@ -93,8 +100,9 @@ def models() -> dict[str, tuple[Path, dict[str, Any]]]:
                 "params_m": round(cost.params / 1e6, 3),
             },
         )
-    for name in PUBLISHED:
-        found[name] = converted(name, lambda name=name: build_published(name)), {}
+    for name, resolution in PUBLISHED.items():
+        path = converted(f"{name}_{resolution}", lambda name=name: build_published(name))
+        found[name] = path, {"resolution": resolution}
     return found
 
 
