@@ -10,6 +10,7 @@ from typing import Any
 from absl import app
 from absl.flags import argparse_flags
 
+NEED_TENSORFLOW = ("train", "select", "extract", "evaluate", "convert")
 COMMANDS = ("train", "select", "extract", "evaluate", "convert", "benchmark", "report", "show")
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -57,6 +58,8 @@ def _parse(argv: list[str]) -> Any:
 def _main(arguments: Any) -> None:
     """Runs a command; a user's mistake ends in one line and exit code 2."""
     try:
+        if arguments.command in NEED_TENSORFLOW:
+            _load_tensorflow()
         status = arguments.main(arguments)
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("BIGNAS_DEBUG"):
@@ -69,6 +72,16 @@ def _main(arguments: Any) -> None:
     except KeyboardInterrupt:
         _stop("interrupted", INTERRUPTED)
     sys.exit(status or 0)
+
+
+def _load_tensorflow() -> None:
+    """Loads it without its greeting, which would drown what a command has to say."""
+    from bignas_tf.deploy.quiet import captured_stderr
+
+    with captured_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
 
 
 def _stop(error: object, status: int) -> None:
