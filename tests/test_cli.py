@@ -183,6 +183,28 @@ def test_a_workdir_that_cannot_be_a_folder_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.tflite", b"no", "not a TFLite file.*a.tflite"),
+        ("a.tflite", b"", "the TFLite file is empty.*a.tflite"),
+        ("a.tflite", b"0000TFL3 and nothing else", "LiteRT cannot run the file.*a.tflite"),
+        ("a.tflite", None, "no such TFLite file.*a.tflite"),
+        ("a.keras", b"no", "the `model` file is not a Keras file.*a.keras"),
+        ("a.h5", b"no", "`model` must be a .keras file or .*a.h5"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    assert_refused(bignas("evaluate", f"--model={path}", "--data=digits"), f"^error: {message}")
+    if path.suffix == ".tflite":
+        result = bignas("benchmark", f"--model={path}", f"--csv={tmp_path / 'out.csv'}")
+        assert_refused(result, f"^error: {message}")
+        assert not (tmp_path / "out.csv").exists()
+
+
 def test_an_unknown_recipe_is_one_line_and_exit_code_2_in_a_terminal():
     command = [sys.executable, "-m", "bignas_tf.cli", "train", "--recipe=nope", "--workdir=x"]
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
