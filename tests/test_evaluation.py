@@ -1,0 +1,111 @@
+"""Evaluation: the accuracy of the extracted, calibrated child, with honest intervals."""
+
+import functools
+
+import numpy as np
+import pytest
+from supernets import SPACES, assert_agrees, noise, randomized, shared
+
+from bignas_tf import cost
+from bignas_tf.calibration import calibrate
+from bignas_tf.data import Split
+from bignas_tf.evaluation import ChildEvaluator, correct, forward, prepared, wilson_interval
+from bignas_tf.extract import extract
+from bignas_tf.resize import prepare
+
+
+def split(count: int, seed: int) -> Split:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, count).astype(np.int32)
+    return Split(labels, rng.integers(0, 256, (count, 8, 8, 1)).astype(np.uint8))
+
+
+@functools.cache
+def evaluator() -> ChildEvaluator:
+    return ChildEvaluator(shared("digits", "float32"), split(30, seed=0), split(300, seed=1))
+
+
+def test_forward_is_the_built_childs_inference():
+    genotype = shared("attentive").space.sample(1, seed=4)[0]
+    child = extract(shared("attentive"), genotype)
+    rng = np.random.default_rng(0)
+    for variable in child.non_trainable_variables:  # moving statistics far from 0 and 1
+        variable.assign(rng.uniform(0.5, 2.0, variable.shape))
+    weights = {variable.path: np.asarray(variable) for variable in child.variables}
+    images = noise(genotype)
+    assert_agrees(forward(genotype.spec(), weights, images), child(images, training=False), 1e-9)
+
+
+def test_a_score_is_the_accuracy_of_the_extracted_and_calibrated_child():
+    calibration, validation = split(30, seed=0), split(300, seed=1)
+    space = SPACES["digits"]()
+    genotypes = [space.smallest(), *space.sample(1, seed=3)]
+    scores = evaluator().score(genotypes)
+    for genotype, score in zip(genotypes, scores, strict=True):
+        resolution = genotype["resolution"]
+        child = extract(shared("digits", "float32"), genotype)
+        calibrate(child, np.asarray(prepare(calibration.images, resolution)))
+        logits = child.predict(prepare(validation.images, resolution), verbose=0)
+        right = logits.argmax(1) == validation.labels
+        assert 0 < right.sum() < len(right)
+        # One image may lie between two classes.
+        assert abs(score["accuracy"] - right.mean()) < 1.5 / len(right)
+        counted = cost.count(genotype.spec())
+        assert (score["mmacs"], score["params_m"]) == (counted.mmacs, counted.params_m)
+        for path, value in evaluator().finished_weights(genotype).items():
+            variable = next(v for v in child.variables if v.path == path)
+            np.testing.assert_allclose(value, variable, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_do_not_depend_on_what_was_scored_before():
+    space = SPACES["digits"]()
+    genotypes = [space.smallest().replace(resolution=size) for size in (8, 10, 12, 8)]
+    together = evaluator().score(genotypes)
+    assert together[0] == together[-1]
+    assert [evaluator().score([genotype])[0] for genotype in genotypes] == together
+
+
+def test_later_training_does_not_change_an_evaluator():
+    supernet = randomized(SPACES["digits"](), dtype="float32")
+    evaluated = ChildEvaluator(supernet, split(10, seed=0), split(10, seed=1))
+    genotype = supernet.space.smallest()
+    before = evaluated.finished_weights(genotype)
+    for variable in supernet.trainable_variables:
+        variable.assign(variable * 2)
+    for path, value in evaluated.finished_weights(genotype).items():
+        np.testing.assert_array_equal(value, before[path])
+
+
+def test_images_are_prepared_in_batches_as_in_one():
+    images = split(300, seed=1)
+    actual = prepared(images, 10)
+    assert actual.shape == (300, 10, 10, 1)
+    np.testing.assert_allclose(actual, prepare(images.images, 10), atol=1e-6)
+
+
+def test_right_answers_are_counted_over_all_batches():
+    genotype = SPACES["digits"]().smallest()
+    child = extract(shared("digits", "float32"), genotype)
+    weights = {variable.path: np.asarray(variable) for variable in child.variables}
+    images = np.random.default_rng(0).uniform(-1, 1, (300, 8, 8, 1)).astype("float32")
+    labels = np.asarray(child(images)).argmax(1)
+    wrong = np.arange(300) % 7 == 0
+    labels[wrong] = (labels[wrong] + 1) % 10
+    np.testing.assert_array_equal(correct(genotype.spec(), weights, images, labels), ~wrong)
+
+
+@pytest.mark.parametrize(
+    ("successes", "images", "low", "high"),
+    [
+        # Newcombe, Statistics in Medicine 17, 1998, table I, method 3 (score).
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_is_wilsons(successes, images, low, high):
+    found = wilson_interval(successes / images, images)
+    np.testing.assert_allclose(found, (low, high), atol=6e-5)
+    mirrored = wilson_interval(1 - successes / images, images)
+    np.testing.assert_allclose(mirrored, (1 - high, 1 - low), atol=6e-5)
