@@ -94,9 +94,12 @@ def apply_weightless(op: Op, *inputs: Any) -> Any:
         pool = K.average_pool if op.kind == "average" else K.max_pool
         return pool(x, op.pool_size, op.strides, padding="same")
     if isinstance(op, GlobalPool):
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if dtype in ("float16", "bfloat16"):  # a sum of a large map would not fit
+            x = K.cast(x, "float32")
         shape = K.shape(x)
         area = K.cast(shape[1] * shape[2], x.dtype)
-        return K.sum(x, axis=(1, 2), keepdims=op.keepdims) / area
+        return K.cast(K.sum(x, axis=(1, 2), keepdims=op.keepdims) / area, dtype)
     if isinstance(op, Add):
         return sum(inputs[1:], x)
     if isinstance(op, Subtract):
