@@ -12,6 +12,8 @@ from bignas_tf.layers import (
     ElasticDense,
     ElasticDepthwiseConv2D,
 )
+from bignas_tf.ops import GlobalPool
+from bignas_tf.primitives import apply_weightless
 
 RNG = np.random.default_rng(0)
 MAPS = RNG.normal(size=(2, 7, 6, 8))
@@ -218,3 +220,12 @@ def test_gamma_starts_at_zero_or_one(zero_gamma):
     layer.build()
     np.testing.assert_array_equal(layer.gamma, np.full(3, 0.0 if zero_gamma else 1.0))
     np.testing.assert_array_equal(layer.beta, np.zeros(3))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-3), ("bfloat16", 8e-3)])
+def test_half_precision_holds_the_mean_of_a_large_map(dtype, tolerance):
+    x = np.random.default_rng(0).uniform(2, 4, (1, 160, 160, 3))
+    op = GlobalPool(name="pool", inputs=("input",), in_channels=3, channels=3)
+    mean = apply_weightless(op, tf.cast(x, dtype))
+    assert mean.dtype == dtype
+    np.testing.assert_allclose(tf.cast(mean, "float64"), x.mean((1, 2)), rtol=tolerance)

@@ -79,6 +79,20 @@ def test_float32_agrees_with_float64_in_every_mode_to_rounding(name):
     assert_agrees(child(images, training=True), exact, TOLERANCE["float32"])
 
 
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("mixed_float16", 1e-2), ("mixed_bfloat16", 5e-2)]
+)
+def test_mixed_precision_agrees_with_float32_in_every_mode_to_rounding(policy, tolerance):
+    supernet = randomized(SPACES["attentive"](), policy)
+    (genotype,) = supernet.space.sample(1, seed=1)
+    images = noise(genotype, batch=8, dtype="float32")
+    expected = shared("attentive", "float32").run(images, genotype)
+    for mode in MODES:
+        output = supernet.run(images, genotype, mode)
+        assert output.dtype == policy.removeprefix("mixed_")
+        assert_agrees(np.asarray(output).astype("float32"), expected, tolerance)
+
+
 @pytest.mark.parametrize("name", ["digits", "attentive"])
 def test_a_batch_of_one_gives_one_answer_too(name):
     (genotype,) = SPACES[name]().sample(1, seed=5)
