@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from bignas_tf.deploy.latency import measure, table, write_csv
-from bignas_tf.deploy.output_files import check_output
 from bignas_tf.deploy.script import run_script
+from bignas_tf.files import check_output
 
 _MODEL = flags.DEFINE_list("model", None, "TFLite files, separated by commas.", required=True)
 _THREADS = flags.DEFINE_integer("threads", 1, "Threads of the interpreter.", lower_bound=1)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bignas_tf.commands.run_folder import require_one
+
 
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
@@ -28,13 +30,9 @@ def add_arguments(parser: Any) -> None:
 def main(arguments: Any) -> None:
     """Runs the command."""
     from bignas_tf.deploy.latency import measure, table, write_csv
-    from bignas_tf.deploy.output_files import check_output
+    from bignas_tf.files import check_output
 
-    if bool(arguments.workdir) == bool(arguments.model):
-        raise ValueError(
-            "Either `workdir` or `model` must be given. "
-            f"Received: {arguments.workdir}, {arguments.model}"
-        )
+    require_one(arguments)
     output = arguments.csv
     if arguments.workdir:
         output = arguments.workdir / "benchmark.csv"

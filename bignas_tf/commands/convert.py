@@ -14,6 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bignas_tf.commands.run_folder import require_one
+
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
 VERIFIED, CALIBRATED = 64, 256  # images
 
@@ -31,11 +33,7 @@ def add_arguments(parser: Any) -> None:
 
 def main(arguments: Any) -> None:
     """Runs the command."""
-    if bool(arguments.workdir) == bool(arguments.model):
-        raise ValueError(
-            "Either `workdir` or `model` must be given. "
-            f"Received: {arguments.workdir}, {arguments.model}"
-        )
+    require_one(arguments)
     if arguments.workdir:
         _convert_run(arguments)
         return
@@ -57,9 +55,9 @@ def main(arguments: Any) -> None:
 def _convert_run(arguments: Any) -> None:
     from bignas_tf.commands.run_folder import child_files, load_run, record
     from bignas_tf.deploy.model_file import load_model
-    from bignas_tf.deploy.output_files import check_output
     from bignas_tf.deploy.tflite import convert
     from bignas_tf.evaluation import prepared
+    from bignas_tf.files import check_output
 
     suffix = "" if arguments.quantization == "float32" else f"_{arguments.quantization}"
     outputs = {

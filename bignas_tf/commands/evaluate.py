@@ -15,6 +15,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bignas_tf.commands.run_folder import require_one
+
 
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
@@ -26,11 +28,7 @@ def add_arguments(parser: Any) -> None:
 
 def main(arguments: Any) -> None:
     """Runs the command."""
-    if bool(arguments.workdir) == bool(arguments.model):
-        raise ValueError(
-            "Either `workdir` or `model` must be given. "
-            f"Received: {arguments.workdir}, {arguments.model}"
-        )
+    require_one(arguments)
     if arguments.model:
         _evaluate_file(arguments)
     else:

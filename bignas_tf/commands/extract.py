@@ -83,9 +83,9 @@ def main(arguments: Any) -> None:
     from bignas_tf.calibration import METHODS, calibrate
     from bignas_tf.checks import require_choice
     from bignas_tf.commands.run_folder import load_run, read_selected, record
-    from bignas_tf.deploy.output_files import staged
     from bignas_tf.evaluation import prepared
     from bignas_tf.extract import extract
+    from bignas_tf.files import staged
 
     require_choice("method", arguments.method, METHODS)
     if bool(arguments.genotype) != bool(arguments.name):

@@ -27,6 +27,19 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} must be JSON. Received: {error}") from error
 
 
+def require_one(arguments: Any) -> None:
+    """Requires either --workdir or --model.
+
+    Raises:
+        ValueError: if both or neither were given.
+    """
+    if bool(arguments.workdir) == bool(arguments.model):
+        raise ValueError(
+            "Either `workdir` or `model` must be given. "
+            f"Received: {arguments.workdir}, {arguments.model}"
+        )
+
+
 def load_run(arguments: Any) -> tuple[Any, Any]:
     """The trained supernet of --workdir and its data, split as in training.
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bignas_tf.deploy.output_files import check_output, staged
+from bignas_tf.files import check_output, staged
 
 
 @dataclasses.dataclass(frozen=True)

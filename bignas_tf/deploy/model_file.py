@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from bignas_tf.deploy.output_files import check_output
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.deploy.tflite import Conversion, convert
 from bignas_tf.deploy.verification_images import real_images
+from bignas_tf.files import check_output
 
 PRESETS = {f"bignasmodel_{size}": f"BigNASModel{size.upper()}" for size in ("s", "m", "l", "xl")}
 

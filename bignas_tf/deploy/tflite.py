@@ -23,7 +23,6 @@ from bignas_tf.deploy.interpreter import (
     load_interpreter,
     predict,
 )
-from bignas_tf.deploy.output_files import check_output, staged
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.schemes import SCHEMES, Quantization, Scheme
 from bignas_tf.deploy.verification import (
@@ -32,6 +31,7 @@ from bignas_tf.deploy.verification import (
     compare,
     keras_outputs,
 )
+from bignas_tf.files import check_output, staged
 
 __all__ = [
     "SCHEMES",

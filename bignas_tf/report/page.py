@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from bignas_tf.deploy.output_files import check_output, staged
+from bignas_tf.files import check_output, staged
 from bignas_tf.report.inputs import Record, Run, read_run
 from bignas_tf.report.tables import (
     children_table,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from bignas_tf.checks import is_number, require
 from bignas_tf.search.budget import measure
-from bignas_tf.search.files import append_line, read_lines
+from bignas_tf.search.lines import append_line, read_lines
 from bignas_tf.spaces import Genotype, Space
 
 COSTS = ("mmacs", "params_m")

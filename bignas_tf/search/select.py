@@ -11,9 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from bignas_tf.checks import require, require_int
+from bignas_tf.files import write_json
 from bignas_tf.search.budget import Budget, check_feasible
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator
-from bignas_tf.search.files import write_json
 from bignas_tf.search.pareto import front
 from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Space

@@ -6,13 +6,12 @@ written under another name in the same folder, flushed to the disk and renamed.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from bignas_tf.checks import require, require_int
+from bignas_tf.files import replacing
 
 FORMAT_VERSION = 1
 _KEY = "bignas_tf"
@@ -30,31 +30,6 @@ _NAME = re.compile(r"step_\d{8,}\.safetensors")
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged, of another program, or of another network."""
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path in the folder of `path`; renames it to `path` on success.
-
-    Until the rename readers see the older file; if the block or the flush to the disk
-    fails, the older file stays and the temporary one is removed.
-
-    Args:
-        path: the final path. Its folder must exist.
-
-    Yields:
-        The path to write to and close before the block ends.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # The rename itself survives a power loss only once the folder is on the disk.
-    _sync(path.parent)
 
 
 def write_checkpoint(
@@ -337,11 +312,3 @@ def _crc32(arrays: Mapping[str, np.ndarray], metadata: Any) -> int:
 
 def _step(path: Path) -> int:
     return int(path.stem.removeprefix("step_"))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,8 +20,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from bignas_tf import files
 from bignas_tf.checks import require_int
-from bignas_tf.training.checkpoints import replacing
 
 
 class JsonlLog:
@@ -88,7 +88,7 @@ class JsonlLog:
             if step <= last_step:
                 kept.append(line + b"\n")
         if b"".join(kept) != text:
-            with replacing(self.path) as temporary:
+            with files.replacing(self.path) as temporary:
                 temporary.write_bytes(b"".join(kept))
 
 
@@ -187,11 +187,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     Raises:
         TypeError: if `value` holds anything else.
     """
-    text = json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    files.write_json(path, _plain(value))
 
 
 def _plain(value: Any) -> Any:

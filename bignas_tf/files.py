@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -35,7 +37,8 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
     """Gives temporary names beside `outputs`; leaving without an error renames them.
 
     The temporary files are created on entry, so that a folder that cannot be
-    written to is refused before any work is done. After an error none is left.
+    written to is refused before any work is done, and are on the disk before they
+    are renamed. After an error none is left, and the older outputs stay.
 
     Args:
         outputs: the files to write, in folders that exist.
@@ -51,11 +54,42 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
         for path in temporary:
             _create(path)
         yield temporary
+        for path in temporary:
+            sync(path)
         for source, target in zip(temporary, outputs, strict=True):
             os.replace(source, target)
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """`staged` for one output."""
+    with staged(Path(path)) as (temporary,):
+        yield temporary
+    # The rename itself survives a power loss only once the folder is on the disk.
+    sync(Path(path).parent)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes plain JSON, indented by two, to a file that is replaced whole.
+
+    Raises:
+        ValueError: for NaN or an infinity.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _temporary(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Files of a search: JSON that is replaced whole, and lines that survive a kill."""
+"""Lines of a search's file that survive a kill."""
 
 from __future__ import annotations
 
@@ -7,25 +7,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file under another name, flushes it to the disk and renames it.
-
-    Args:
-        path: file to write, in a folder that exists.
-        value: plain JSON without NaN.
-    """
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
