@@ -149,9 +149,10 @@ def test_a_supernet_equals_itself_after_json():
     assert again.get_config() == supernet.get_config()
     assert again.space == supernet.space
     assert (again.seed, again.zero_gamma, again.name) == (3, False, "a")
+    weights = again.weight_arrays()
     for path, array in supernet.weight_arrays().items():
-        np.testing.assert_array_equal(array, again.weight_arrays()[path])
-        assert array.dtype == "float64"
+        np.testing.assert_array_equal(array, weights[path])
+        assert array.dtype == weights[path].dtype == "float64"
 
 
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
@@ -163,9 +164,9 @@ def test_a_saved_supernet_comes_back_with_its_weights(tmp_path):
     loaded = keras.models.load_model(tmp_path / "supernet.keras")
     filled = Supernet(SPACES["kernels"](), seed=9)
     filled.load_weights(tmp_path / "supernet.weights.h5")
-    for again in (loaded, filled):
+    for weights in (loaded.weight_arrays(), filled.weight_arrays()):
         for path, array in supernet.weight_arrays().items():
-            np.testing.assert_array_equal(array, again.weight_arrays()[path])
+            np.testing.assert_array_equal(array, weights[path])
     genotype = supernet.space.biggest()
     images = noise(genotype, dtype="float32")
     assert loaded.space == supernet.space
