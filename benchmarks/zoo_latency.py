@@ -26,10 +26,10 @@ flags.DEFINE_integer("runs", 15, "Timed invocations per turn.", lower_bound=1)
 flags.DEFINE_integer("warmup", 3, "Untimed invocations per turn.", lower_bound=0)
 
 OURS = {
-    "bignas_s": "BigNASModelS",
-    "bignas_m": "BigNASModelM",
-    "bignas_l": "BigNASModelL",
-    "bignas_xl": "BigNASModelXL",
+    "bignasmodel_s": "BigNASModelS",
+    "bignasmodel_m": "BigNASModelM",
+    "bignasmodel_l": "BigNASModelL",
+    "bignasmodel_xl": "BigNASModelXL",
 }
 PUBLISHED = {  # pixels
     "MobileNetV3Large": 224,

@@ -5,7 +5,7 @@ Examples:
   bignas show --space=cifar
   bignas show --space=bignas --genotype=smallest --resolution=224
   bignas show --model=children/s.json
-  bignas show --model=bignas_m
+  bignas show --model=bignasmodel_m
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import signal
@@ -128,11 +129,15 @@ class Trainer:
             self.data.train, batch_size=recipe.batch_size, policy=recipe.policy(), seed=recipe.seed
         )
         self.total_steps = self.plan.steps_per_epoch * recipe.epochs
-        self.supernet = Supernet(self.space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)
+        scope = strategy.scope() if strategy else contextlib.nullcontext()
+        with scope:  # variables are mirrored where they are made
+            self.supernet = Supernet(self.space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)
+            self.schedule = build_schedule(
+                recipe.schedule, self.plan.steps_per_epoch, recipe.epochs
+            )
+            self.optimizer = build_optimizer(recipe.optimizer, self.schedule)
         if init_from is not None:
             initialize_from(self.supernet, init_from)
-        self.schedule = build_schedule(recipe.schedule, self.plan.steps_per_epoch, recipe.epochs)
-        self.optimizer = build_optimizer(recipe.optimizer, self.schedule)
         rule = SandwichRule(
             self.space,
             recipe.random_children,

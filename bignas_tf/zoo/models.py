@@ -189,10 +189,10 @@ def BigNASModelS(  # noqa: D103 - BASE_DOCSTRING, below
     classes=1000,
     classifier_activation="softmax",
     include_preprocessing=True,
-    name="bignas_s",
+    name="bignasmodel_s",
 ) -> keras.Model:
     return _build(
-        "bignas_s", include_top, weights, input_tensor, input_shape, pooling, classes,
+        "bignasmodel_s", include_top, weights, input_tensor, input_shape, pooling, classes,
         classifier_activation, include_preprocessing, name,
     )  # fmt: skip
 
@@ -206,10 +206,10 @@ def BigNASModelM(  # noqa: D103 - BASE_DOCSTRING, below
     classes=1000,
     classifier_activation="softmax",
     include_preprocessing=True,
-    name="bignas_m",
+    name="bignasmodel_m",
 ) -> keras.Model:
     return _build(
-        "bignas_m", include_top, weights, input_tensor, input_shape, pooling, classes,
+        "bignasmodel_m", include_top, weights, input_tensor, input_shape, pooling, classes,
         classifier_activation, include_preprocessing, name,
     )  # fmt: skip
 
@@ -223,10 +223,10 @@ def BigNASModelL(  # noqa: D103 - BASE_DOCSTRING, below
     classes=1000,
     classifier_activation="softmax",
     include_preprocessing=True,
-    name="bignas_l",
+    name="bignasmodel_l",
 ) -> keras.Model:
     return _build(
-        "bignas_l", include_top, weights, input_tensor, input_shape, pooling, classes,
+        "bignasmodel_l", include_top, weights, input_tensor, input_shape, pooling, classes,
         classifier_activation, include_preprocessing, name,
     )  # fmt: skip
 
@@ -240,10 +240,10 @@ def BigNASModelXL(  # noqa: D103 - BASE_DOCSTRING, below
     classes=1000,
     classifier_activation="softmax",
     include_preprocessing=True,
-    name="bignas_xl",
+    name="bignasmodel_xl",
 ) -> keras.Model:
     return _build(
-        "bignas_xl", include_top, weights, input_tensor, input_shape, pooling, classes,
+        "bignasmodel_xl", include_top, weights, input_tensor, input_shape, pooling, classes,
         classifier_activation, include_preprocessing, name,
     )  # fmt: skip
 

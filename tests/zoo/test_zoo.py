@@ -15,10 +15,10 @@ from bignas_tf.spaces import get_space
 from bignas_tf.spec import NetworkSpec
 
 PUBLISHED = {  # MMACs, million parameters, top-1 % of the paper
-    "bignas_s": (zoo.BigNASModelS, 242, 4.5, 76.5),
-    "bignas_m": (zoo.BigNASModelM, 418, 5.5, 78.9),
-    "bignas_l": (zoo.BigNASModelL, 586, 6.4, 79.5),
-    "bignas_xl": (zoo.BigNASModelXL, 1040, 9.5, 80.9),
+    "bignasmodel_s": (zoo.BigNASModelS, 242, 4.5, 76.5),
+    "bignasmodel_m": (zoo.BigNASModelM, 418, 5.5, 78.9),
+    "bignasmodel_l": (zoo.BigNASModelL, 586, 6.4, 79.5),
+    "bignasmodel_xl": (zoo.BigNASModelXL, 1040, 9.5, 80.9),
 }
 NAMES = list(PUBLISHED)
 SMALL = zoo.BigNASModelS
@@ -126,10 +126,10 @@ def test_the_whole_model_has_the_counted_parameters(name):
 @pytest.mark.parametrize(
     "name, channels, pooling, output",
     [
-        ("bignas_s", 1, None, (None, None, None)),
-        ("bignas_m", 4, "avg", (None,)),
-        ("bignas_l", 1, "max", (None,)),
-        ("bignas_xl", 3, None, (None, None, None)),
+        ("bignasmodel_s", 1, None, (None, None, None)),
+        ("bignasmodel_m", 4, "avg", (None,)),
+        ("bignasmodel_l", 1, "max", (None,)),
+        ("bignasmodel_xl", 3, None, (None, None, None)),
     ],
 )
 def test_without_the_top_images_may_have_any_size_and_channels(name, channels, pooling, output):
@@ -157,7 +157,7 @@ def test_an_input_tensor_is_read_through_its_predecessors():
     x = keras.layers.Conv2D(3, 2, strides=2, name="before")(image)
     model = SMALL(include_top=False, input_tensor=x)
     assert model.input is image
-    assert model.output_shape == (None, 2, 2, last_width("bignas_s"))
+    assert model.output_shape == (None, 2, 2, last_width("bignasmodel_s"))
     assert model.get_layer("before").output is x
 
 
@@ -179,7 +179,7 @@ def test_a_file_of_the_whole_model_loads_with_and_without_the_top(small, weights
 def test_a_saved_model_gives_the_same_outputs_again(small, images, tmp_path):
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(tmp_path / "small.keras")
-    assert again.name == "bignas_s"
+    assert again.name == "bignasmodel_s"
     np.testing.assert_array_equal(again(images), small(images))
 
 
@@ -216,13 +216,15 @@ def test_a_bad_argument_is_named_with_what_is_allowed_and_what_came(arguments, m
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     for read in (zoo.get_spec, zoo.get_preset):
-        with pytest.raises(ValueError, match="`name` must be one of bignas_s, .* Received: 'xxl'"):
+        with pytest.raises(
+            ValueError, match="must be one of bignasmodel_s, .* Received: 'xxl'"
+        ):
             read("xxl")
 
 
 def test_a_preset_that_a_caller_changes_stays_as_it_is():
-    zoo.get_preset("bignas_s")["spec"]["classes"] = 5
-    assert zoo.get_preset("bignas_s")["spec"]["classes"] == 1000
+    zoo.get_preset("bignasmodel_s")["spec"]["classes"] = 5
+    assert zoo.get_preset("bignasmodel_s")["spec"]["classes"] == 1000
 
 
 def test_only_probabilities_of_imagenet_classes_are_decoded(monkeypatch):
