@@ -10,7 +10,9 @@ SOURCES := bignas_tf export benchmarks tests
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed (make PYTHON=python3.12 ...). Received: {v[0]}.{v[1]}")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	# The pip that comes with Python 3.10 does not get to the end of these dependencies.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 # Train once, cut four children, ship four TFLite files: on scikit-learn's handwritten digits.

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bignas_tf.checks import require
 from bignas_tf.child import build_child
 from bignas_tf.spaces import Genotype
 from bignas_tf.supernet import Supernet
@@ -44,7 +45,8 @@ def assign_weights(child: keras.Model, weights: Mapping[str, np.ndarray]) -> Non
     """Sets the variables of a child whose paths are in `weights`; all trainable ones must be.
 
     Raises:
-        ValueError: if a trainable variable has no weight, or a weight no variable.
+        ValueError: if a trainable variable has no weight, a weight no variable, or one
+            another shape; nothing is changed then.
     """
     variables = {variable.path: variable for variable in child.variables}
     trainable = {variable.path for variable in child.trainable_variables}
@@ -54,5 +56,8 @@ def assign_weights(child: keras.Model, weights: Mapping[str, np.ndarray]) -> Non
             f"`weights` must be those of the child. Received: missing {sorted(missing)[:3]}, "
             f"unknown {sorted(unknown)[:3]}"
         )
+    for path, array in weights.items():
+        shape = tuple(variables[path].shape)
+        require(array.shape == shape, "weights", f"of shape {shape} at '{path}'", array.shape)
     for path, array in weights.items():
         variables[path].assign(array)
