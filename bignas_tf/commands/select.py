@@ -1,8 +1,8 @@
 """Finds the best child under each budget, coarse to fine, without training.
 
 Every candidate is sliced, calibrated on training images and evaluated on held-out ones.
-Writes select/points.jsonl (all evaluated), front.json and selected.json; a search that
-was stopped goes on.
+Writes select/points.jsonl (all evaluated), front.json, selected.json and weights.json (which
+weights were searched); a search that was stopped goes on, with the same weights only.
 
 Example:
   bignas select --workdir=runs/cifar10 --budget=mmacs:3.4,5,7,10 --names=s,m,l,xl
@@ -10,11 +10,18 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bignas_tf.commands.run_folder import add_workdir
+from bignas_tf.commands.run_folder import add_workdir, read_json
+from bignas_tf.files import write_json
+
+POINTS, WEIGHTS = "points.jsonl", "weights.json"
 
 
 def add_arguments(parser: Any) -> None:
@@ -43,27 +50,69 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--fine_rounds", type=int, default=2, help="after the coarse grid")
 
 
-def _check_folder(folder: Path, trained: Any, overwrite: bool) -> None:
-    """Refuses to mix accuracies of two checkpoints in one search."""
-    made_with = folder / "checkpoint.txt"
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif made_with.is_file() and made_with.read_text(encoding="utf-8") != trained.path.name:
+def weights_identity(checkpoint: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells the weights of one training from those of another.
+
+    Args:
+        checkpoint: name of the file, for people; retraining gives the same name again.
+        arrays: NumPy arrays by path.
+    """
+    checksum = 0
+    for path in sorted(arrays):
+        checksum = zlib.crc32(arrays[path].tobytes(), zlib.crc32(path.encode(), checksum))
+    return {"checkpoint": checkpoint, "crc32": checksum}
+
+
+def _check_weights(folder: Path, identity: dict[str, Any]) -> None:
+    """Refuses to mix accuracies of other weights into a search."""
+    if not (folder / POINTS).exists():
+        return
+    known = folder / WEIGHTS
+    searched = read_json(known) if known.is_file() else None
+    if searched != identity:
         raise ValueError(
             f"The search in {folder} was made with another checkpoint; --overwrite starts anew. "
-            f"Received: {trained.path.name}, was: {made_with.read_text(encoding='utf-8')}"
+            f"Received: {identity}, was: {searched or 'unknown'}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    made_with.write_text(trained.path.name, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _search_folder(folder: Path, identity: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """Prepares the folder; an older search is given up only for one that has a result."""
+    old = folder.with_name(f"{folder.name}.old")
+    _settle(folder, old)  # of a process that was killed
+    if overwrite and folder.exists():
+        os.rename(folder, old)
+    _check_weights(folder, identity)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / WEIGHTS, identity)
+        yield
+    finally:
+        _settle(folder, old)
+
+
+def _settle(folder: Path, old: Path) -> None:
+    """Deletes the search set aside, or puts it back where the new one has no result."""
+    if not old.exists():
+        return
+    points = folder / POINTS
+    if points.exists() and points.stat().st_size:
+        shutil.rmtree(old)
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.rename(old, folder)
 
 
 def main(arguments: Any) -> None:
     """Runs the command."""
     from bignas_tf.commands.run_folder import load_run, record
     from bignas_tf.evaluation import ChildEvaluator
-    from bignas_tf.search import CoarseToFine, RandomSearch, parse_budgets, select
+    from bignas_tf.search import CoarseToFine, RandomSearch, check_names, parse_budgets, select
 
     budgets = parse_budgets(arguments.budget, arguments.at_least)
+    names = check_names(budgets, arguments.names.split(",") if arguments.names else None)
     trained, data = load_run(arguments)
     space = trained.supernet.space
     if data.held_out is None:
@@ -81,12 +130,13 @@ def main(arguments: Any) -> None:
             fine_candidates=arguments.fine_candidates,
             fine_rounds=arguments.fine_rounds,
         )
-    folder = arguments.workdir / "select"
-    _check_folder(folder, trained, arguments.overwrite)
-    record(arguments, {"search": arguments.seed}, trained)
-    names = arguments.names.split(",") if arguments.names else None
     evaluator = ChildEvaluator(trained.supernet, data.calibration, data.held_out)
-    for chosen in select(space, evaluator, budgets, strategy=strategy, folder=folder, names=names):
+    identity = weights_identity(trained.path.name, trained.supernet.weight_arrays())
+    folder = arguments.workdir / "select"
+    with _search_folder(folder, identity, arguments.overwrite):
+        selected = select(space, evaluator, budgets, strategy=strategy, folder=folder, names=names)
+    record(arguments, {"search": arguments.seed}, trained)
+    for chosen in selected:
         print(
             f"{chosen['name']}: {chosen['accuracy']:.2%} of {len(data.held_out)} held-out images, "
             f"{chosen['mmacs']:.3f} MMACs, {chosen['params_m']:.3f} M parameters, "

@@ -13,7 +13,7 @@ from bignas_tf.search.coarse_to_fine import CoarseToFine, skeletons
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, TabularEvaluator
 from bignas_tf.search.pareto import front
 from bignas_tf.search.random_search import RandomSearch
-from bignas_tf.search.select import choose, select
+from bignas_tf.search.select import check_names, choose, select
 from bignas_tf.search.strategy import RoundStrategy, Strategy
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Strategy",
     "TabularEvaluator",
     "check_feasible",
+    "check_names",
     "choose",
     "front",
     "measure",

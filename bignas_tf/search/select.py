@@ -64,7 +64,7 @@ def select(
     """
     for budget in budgets:
         check_feasible(budget, space)
-    names = _names(budgets, names)
+    names = check_names(budgets, names)
     require_int("batch", batch)
     folder = Path(folder)
     cached = CachedEvaluator(evaluator, space, folder / POINTS)
@@ -130,7 +130,12 @@ def choose(
     return selected
 
 
-def _names(budgets: Sequence[Budget], names: Sequence[str] | None) -> list[str]:
+def check_names(budgets: Sequence[Budget], names: Sequence[str] | None) -> list[str]:
+    """The names of the children to choose, by default those of their budgets.
+
+    Raises:
+        ValueError: unless there is one per budget, none empty and none twice.
+    """
     require(len(budgets) > 0, "budgets", "at least one", budgets)
     chosen = [budget.name for budget in budgets] if names is None else list(names)
     ok = len(chosen) == len(budgets) and len(set(chosen)) == len(chosen) and all(chosen)

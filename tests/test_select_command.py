@@ -1,0 +1,192 @@
+"""`bignas select`: what becomes of an earlier search, and whose weights a search is of."""
+
+import argparse
+import json
+import pathlib
+import shutil
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from bignas_tf import evaluation
+from bignas_tf.commands import run_folder, select
+from bignas_tf.search import TabularEvaluator, measure
+from bignas_tf.spaces import get_space
+
+SPACE = get_space("digits")
+SMALL = measure(SPACE.smallest(), "mmacs")
+BUDGET = f"--budget=mmacs:{SMALL * 1.01:.6f}"
+EVERYTHING_THAT_IS_REFUSED = {
+    "names": [BUDGET, "--names=a,b"],
+    "a name twice": [f"{BUDGET},{SMALL * 2:.6f}", "--names=a,a"],
+    "budget": [f"--budget=mmacs:{SMALL / 2:.6f}"],
+    "metric": ["--budget=macs:1"],
+    "seed": [BUDGET, "--seed=-1"],
+    "fine_candidates": [BUDGET, "--fine_candidates=0"],
+    "fine_rounds": [BUDGET, "--fine_rounds=-1"],
+    "at_least": [BUDGET, "--at_least=2"],
+}
+
+
+def weights(seed=0):
+    rng = np.random.default_rng(seed)
+    return {"b/kernel": rng.normal(size=(3, 4)).astype("f"), "a/bias": np.zeros(3, "f")}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the command on weights that may be exchanged and accuracies that are made up."""
+    run = types.SimpleNamespace(weights=weights(), accuracy=lambda genotype: 0.5)
+    run.workdir = tmp_path / "run"
+    run.workdir.mkdir()
+
+    def load_run(arguments):
+        supernet = types.SimpleNamespace(space=SPACE, weight_arrays=lambda: run.weights)
+        recipe = types.SimpleNamespace(held_out=0.1, to_json=dict)
+        path = pathlib.Path("step_00000100.safetensors")
+        trained = types.SimpleNamespace(supernet=supernet, recipe=recipe, path=path)
+        return trained, types.SimpleNamespace(calibration=None, held_out=range(10))
+
+    def call(*arguments):
+        parser = argparse.ArgumentParser()
+        select.add_arguments(parser)
+        argv = [f"--workdir={run.workdir}", "--fine_rounds=0", *arguments]
+        monkeypatch.setattr(sys, "argv", ["bignas", "select", *argv])
+        parsed = parser.parse_args(argv)
+        parsed.command = "select"
+        select.main(parsed)
+
+    monkeypatch.setattr(run_folder, "load_run", load_run)
+    monkeypatch.setattr(
+        evaluation, "ChildEvaluator", lambda *_: TabularEvaluator(lambda g: run.accuracy(g))
+    )
+    run.call = call
+    return run
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fail(genotype):
+    raise OSError("no images")
+
+
+def fail_after(count):
+    left = [count]
+
+    def accuracy(genotype):
+        left[0] -= 1
+        return 0.5 if left[0] >= 0 else fail(genotype)
+
+    return accuracy
+
+
+@pytest.mark.parametrize("arguments", EVERYTHING_THAT_IS_REFUSED.values(),
+                         ids=EVERYTHING_THAT_IS_REFUSED)  # fmt: skip
+def test_arguments_are_refused_before_an_earlier_search_is_touched(run, arguments):
+    run.call(BUDGET)
+    before = files(run.workdir)
+    with pytest.raises(ValueError, match="` must be .*Received: "):
+        run.call("--overwrite", *arguments)
+    assert files(run.workdir) == before
+
+
+def test_a_new_search_without_a_result_gives_the_earlier_one_back(run):
+    run.call(BUDGET)
+    before = files(run.workdir)
+    run.accuracy = fail
+    with pytest.raises(OSError, match="no images"):
+        run.call(BUDGET, "--overwrite")
+    assert files(run.workdir) == before
+
+
+def test_a_new_search_that_has_begun_replaces_the_earlier_one_and_goes_on(run):
+    budget = f"--budget=mmacs:{SMALL * 3:.6f}"
+    run.call(budget)
+    count = len((run.workdir / "select" / "points.jsonl").read_text().splitlines())
+    recorded = (run.workdir / "run.select.json").read_bytes()
+    run.accuracy = fail_after(2)
+    with pytest.raises(OSError, match="no images"):
+        run.call(budget, "--overwrite", "--seed=3")
+    points = run.workdir / "select" / "points.jsonl"
+    begun = points.read_text().splitlines()
+    assert len(begun) == 2 < count
+    assert not (run.workdir / "select.old").exists()
+    assert (run.workdir / "run.select.json").read_bytes() == recorded
+    run.accuracy = lambda genotype: 0.75
+    run.call(budget, "--seed=3")
+    lines = points.read_text().splitlines()
+    assert lines[:2] == begun
+    assert len(lines) == count
+    assert json.loads((run.workdir / "run.select.json").read_text())["seeds"] == {"search": 3}
+
+
+@pytest.mark.parametrize("evaluated", [0, 1])
+def test_what_a_killed_process_set_aside_is_dealt_with_next_time(run, evaluated):
+    run.call(BUDGET)
+    earlier = run.workdir / "select"
+    before = files(earlier)
+    aside = run.workdir / "select.old"
+    earlier.rename(aside)
+    if evaluated:
+        shutil.copytree(aside, earlier)
+        (earlier / "selected.json").unlink()
+        (earlier / "state.json").unlink()
+    run.accuracy = fail  # everything is known already
+    run.call(BUDGET)
+    assert not aside.exists()
+    assert files(earlier) == before
+
+
+def test_an_earlier_search_that_cannot_be_deleted_is_an_error(run, monkeypatch):
+    run.call(BUDGET)
+
+    def refuse(path, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(f"cannot delete {path}")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(PermissionError, match=r"cannot delete .*select\.old"):
+        run.call(BUDGET, "--overwrite")
+
+
+def test_a_search_goes_on_with_the_weights_that_it_began_with(run):
+    run.call(BUDGET)
+    run.weights = {path: array.copy() for path, array in reversed(run.weights.items())}
+    run.accuracy = fail
+    run.call(BUDGET)
+
+
+def test_weights_trained_anew_do_not_go_on_with_a_search_of_others(run):
+    run.call(BUDGET)
+    before = files(run.workdir)
+    run.weights = weights(seed=1)
+    with pytest.raises(ValueError, match=r"^The search in .* was made with another checkpoint; "):
+        run.call(BUDGET)
+    assert files(run.workdir) == before
+    run.call(BUDGET, "--overwrite")
+    identity = json.loads((run.workdir / "select" / "weights.json").read_text())
+    assert identity == select.weights_identity("step_00000100.safetensors", run.weights)
+    run.call(BUDGET)
+
+
+def test_a_search_of_unknown_weights_is_refused(run):
+    run.call(BUDGET)
+    (run.workdir / "select" / "weights.json").unlink()
+    with pytest.raises(ValueError, match=r"another checkpoint; .* was: unknown$"):
+        run.call(BUDGET)
+
+
+def test_the_identity_of_weights_follows_every_name_and_value():
+    def crc(arrays):
+        return select.weights_identity("a", arrays)["crc32"]
+
+    given = weights()
+    changed = {path: array.copy() for path, array in given.items()}
+    changed["b/kernel"][2, 3] = np.nextafter(changed["b/kernel"][2, 3], np.float32(9))
+    renamed = {"c/kernel": given["b/kernel"], "a/bias": given["a/bias"]}
+    assert crc(given) == crc(dict(reversed(given.items())))
+    assert len({crc(given), crc(changed), crc(renamed)}) == 3
