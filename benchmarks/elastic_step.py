@@ -2,15 +2,16 @@
 
 Smallest, biggest and two random children of a space at one resolution: in each mode of
 the supernet and as standalone Keras models, interleaved in one run, medians; then the
-sandwich step of all four against the sum of their standalone steps. Peak memory is that
+sandwich step of all four against the sum of their standalone steps. Standalone models
+update moving statistics, the supernet has none; dropout is off on both sides. Peak memory is that
 of TensorFlow's BFC allocator.
 
 python benchmarks/elastic_step.py --space=bignas --resolution=96 --batch=16 --json=step.json
 """
 
 import dataclasses
-import json
 import os
+import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ _JSON = flags.DEFINE_string("json", None, "File to write.", required=True)
 Step = Callable[[], Any]
 
 
-def _gradient_step(forward: Callable[[Any], Any], variables: list[Any], images: Any) -> Any:
+def _gradient_step(forward: Callable[..., Any], variables: list[Any]) -> Any:
     """A compiled forward and backward pass of a mean squared logit."""
     import tensorflow as tf
 
@@ -64,7 +65,7 @@ def _steps(supernet: Any, children: dict[str, Any], images: Any) -> dict[tuple[s
     variables = list(supernet.variables_by_path().values())
     shared = {
         mode: _gradient_step(
-            lambda x, table, mode=mode: supernet.run_table(x, table, mode), variables, images
+            lambda x, table, mode=mode: supernet.run_table(x, table, mode), variables
         )
         for mode in _MODES.value
         if mode != "static"
@@ -73,12 +74,12 @@ def _steps(supernet: Any, children: dict[str, Any], images: Any) -> dict[tuple[s
     for name, genotype in children.items():
         child = build_child(genotype.spec(), seed=_SEED.value)
         alone = _gradient_step(
-            lambda x, child=child: child(x, training=True), child.trainable_variables, images
+            lambda x, child=child: child(x, training=True), child.trainable_variables
         )
         steps[name, "standalone"] = lambda alone=alone: alone(images)
         if "static" in _MODES.value:
             static = _gradient_step(
-                lambda x, genotype=genotype: supernet.run(x, genotype), variables, images
+                lambda x, genotype=genotype: supernet.run(x, genotype), variables
             )
             steps[name, "static"] = lambda static=static: static(images)
         table = tf.constant(size_table(genotype))
@@ -159,12 +160,17 @@ def main(argv: list[str]) -> None:
     import numpy as np
     import tensorflow as tf
 
+    from bignas_tf.files import check_output, write_json
     from bignas_tf.spaces import get_space
     from bignas_tf.supernet import Supernet
 
+    check_output(pathlib.Path(_JSON.value), overwrite=True)
     keras.utils.set_random_seed(_SEED.value)
     space = dataclasses.replace(
-        get_space(_SPACE.value), resolution_choices=(_RESOLUTION.value,), training_resolutions=()
+        get_space(_SPACE.value),
+        resolution_choices=(_RESOLUTION.value,),
+        training_resolutions=(),
+        dropout=0.0,  # on neither side
     )
     shape = (_BATCH.value, _RESOLUTION.value, _RESOLUTION.value, space.input_channels)
     rng = np.random.Generator(np.random.Philox(_SEED.value))
@@ -178,8 +184,7 @@ def main(argv: list[str]) -> None:
         )
     biggest = next(r for r in rows if (r["genotype"], r["mode"]) == ("biggest", "standalone"))
     print(f"sandwich peak against biggest alone: {rows[-1]['peak_mb'] / biggest['peak_mb']:.3f}")
-    with open(_JSON.value, "w", encoding="utf-8") as file:
-        json.dump(rows, file, indent=2)
+    write_json(_JSON.value, rows)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def calibrate(
     child: keras.Model,
     images: np.ndarray,
     *,
+    spec: NetworkSpec | None = None,
     method: str = "sequential",
     chunk: int = CHUNK,
     memory_limit_mb: float = 4096,
@@ -79,9 +80,10 @@ def calibrate(
     """Re-estimates the batch-norm statistics of a child and writes them into it.
 
     Args:
-        child: from `extract` or `build_child` (it carries its `spec`).
+        child: from `extract` or `build_child`, or loaded from a file.
         images: `(images, resolution, resolution, channels)`, in the input range -1..1 at
             the child's resolution.
+        spec: of the child; only one loaded from a file does not carry it.
         method: "sequential" (exact) or "batch_average" (batch statistics of every layer,
             averaged over chunks, as other implementations do; depends on `chunk`).
         chunk: images that run at a time.
@@ -93,7 +95,9 @@ def calibrate(
     Raises:
         ValueError: for images of another shape, no images, or an unknown method.
     """
-    spec: NetworkSpec = child.spec
+    spec = spec or getattr(child, "spec", None)
+    if spec is None:
+        raise ValueError("`spec` must be given for a child that was loaded. Received: None")
     weights = {variable.path: variable.value for variable in child.variables}
     statistics = batch_norm_statistics(
         spec, weights, images, method=method, chunk=chunk, memory_limit_mb=memory_limit_mb

@@ -57,16 +57,29 @@ def _spans(count: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+def predict(spec: NetworkSpec, weights: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
+    """Logits of all images, `(images, classes)`; see `forward`."""
+    weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
+    found = [
+        K.convert_to_numpy(forward(spec, weights, images[start:stop]))
+        for start, stop in _spans(len(images), BATCH)
+    ]
+    return np.concatenate(found)
+
+
 def correct(
     spec: NetworkSpec, weights: Mapping[str, Any], images: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """Whether the top class is right, bool `(images,)`."""
-    weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
-    found = [
-        K.convert_to_numpy(K.argmax(forward(spec, weights, images[start:stop]), axis=-1))
-        for start, stop in _spans(len(images), BATCH)
-    ]
-    return np.concatenate(found) == labels
+    return predict(spec, weights, images).argmax(axis=-1) == labels
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy of `(images, classes)` logits, in float64."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=-1))
+    return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
 
 
 def wilson_interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:
@@ -109,7 +122,7 @@ class ChildEvaluator:
         self._images: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
-        """Accuracy (0..1), MMACs and parameters (M) of each genotype."""
+        """Accuracy (0..1), mean cross-entropy, MMACs and parameters (M) of each genotype."""
         return [self._score(genotype) for genotype in genotypes]
 
     def finished_weights(self, genotype: Genotype) -> dict[str, np.ndarray]:
@@ -123,10 +136,12 @@ class ChildEvaluator:
     def _score(self, genotype: Genotype) -> dict[str, float]:
         spec = genotype.spec()
         _, validation = self._at(genotype["resolution"])
-        right = correct(spec, self.finished_weights(genotype), validation, self._validation.labels)
+        labels = self._validation.labels
+        logits = predict(spec, self.finished_weights(genotype), validation)
         counted = cost.count(spec)
         return {
-            "accuracy": float(right.mean()),
+            "accuracy": float((logits.argmax(axis=-1) == labels).mean()),
+            "loss": cross_entropy(logits, labels),
             "mmacs": counted.mmacs,
             "params_m": counted.params_m,
         }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,18 +16,11 @@ import numpy as np
 from keras import ops as K
 
 from bignas_tf.checks import require_choice
-from bignas_tf.layers import (
-    ElasticBatchNormalization,
-    ElasticConv2D,
-    ElasticDense,
-    ElasticDepthwiseConv2D,
-)
-from bignas_tf.layers.slicing import centre, channel_mask, first
+from bignas_tf.layers.factory import elastic_layer
+from bignas_tf.layers.slicing import centre, first
 from bignas_tf.ops import (
     INPUT,
-    NONZERO_AT_ZERO,
     WEIGHTED,
-    Activation,
     BatchNorm,
     Conv,
     Dense,
@@ -39,7 +31,8 @@ from bignas_tf.ops import (
 )
 from bignas_tf.primitives import apply_weightless
 from bignas_tf.spaces import Genotype, MBConvSpace, Space
-from bignas_tf.spaces.sizes import CHANNELS, KERNEL_SIZE, PRESENT, optional_blocks, size_table
+from bignas_tf.spaces.sizes import PRESENT, optional_blocks, size_table
+from bignas_tf.table_walk import TableWalk, drop
 
 MODES = ("static", "sliced", "masked")
 
@@ -65,44 +58,6 @@ class WeightRole:
     def path(self) -> str:
         """`op/weight`, the variable's path in a child."""
         return f"{self.op}/{self.weight}"
-
-
-def _initializer(seed: int, name: str, scale: float, distribution: str) -> Any:
-    return keras.initializers.VarianceScaling(
-        scale, "fan_out", distribution, seed=zlib.crc32(f"{seed}/{name}".encode())
-    )
-
-
-def _elastic_layer(op: Op, seed: int, zero_gamma: bool, dtype: Any) -> keras.layers.Layer:
-    """The elastic layer of `op`, at its largest sizes."""
-    if isinstance(op, (Conv, DepthwiseConv)):
-        initializer = _initializer(seed, op.name, 2.0, "truncated_normal")
-        shared: dict[str, Any] = {
-            "max_kernel_size": op.kernel_size,
-            "strides": op.strides,
-            "dilation": op.dilation,
-            "kernel_initializer": initializer,
-            "name": op.name,
-            "dtype": dtype,
-        }
-        if isinstance(op, DepthwiseConv):
-            return ElasticDepthwiseConv2D(op.channels, **shared)
-        if op.groups != 1:
-            raise ValueError(f"No elastic form of grouped convolutions. Received: op '{op.name}'")
-        return ElasticConv2D(op.in_channels, op.channels, use_bias=op.use_bias, **shared)
-    if isinstance(op, BatchNorm):
-        return ElasticBatchNormalization(
-            op.channels, op.epsilon, zero_gamma and op.zero_gamma, name=op.name, dtype=dtype
-        )
-    assert isinstance(op, Dense)  # noqa: S101 - the last of WEIGHTED
-    return ElasticDense(
-        op.in_channels,
-        op.channels,
-        op.use_bias,
-        _initializer(seed, op.name, 1 / 3, "uniform"),
-        name=op.name,
-        dtype=dtype,
-    )
 
 
 def slice_weights(weights: Mapping[str, np.ndarray], ops: tuple[Op, ...]) -> dict[str, np.ndarray]:
@@ -150,7 +105,7 @@ class Supernet(keras.Model):
         self.seed = seed
         self.zero_gamma = zero_gamma
         self.op_layers = {
-            op.name: _elastic_layer(op, seed, zero_gamma, self.dtype_policy)
+            op.name: elastic_layer(op, seed, zero_gamma, self.dtype_policy)
             for op in space.ops()
             if isinstance(op, WEIGHTED)
         }
@@ -246,7 +201,10 @@ class Supernet(keras.Model):
         """
         require_choice("mode", mode, MODES)
         if genotype not in self.space:
-            raise ValueError(f"`genotype` must be of {self.space.name}. Received: {genotype!r}")
+            raise ValueError(
+                f"`genotype` must be of space '{self.space.name}' with {self.space.classes} "
+                f"classes. Received: {genotype!r}, {genotype.space.classes} classes"
+            )
         shape = genotype.spec().input_shape
         if tuple(images.shape[1:]) != shape:
             raise ValueError(
@@ -259,7 +217,7 @@ class Supernet(keras.Model):
         for op in genotype.spec().ops():
             x = tensors[op.inputs[0]]
             if isinstance(op, Dropout):
-                y = _drop(x, dropout_mask)
+                y = drop(x, dropout_mask)
             elif isinstance(op, (Conv, DepthwiseConv)):
                 sizes = {"kernel_size": op.kernel_size}
                 if isinstance(op, Conv):
@@ -286,7 +244,7 @@ class Supernet(keras.Model):
         Returns:
             `(batch, classes)`.
         """
-        walk = _TableWalk(self, K.convert_to_tensor(table, "int32"), mode == "masked")
+        walk = TableWalk(self, K.convert_to_tensor(table, "int32"), mode == "masked")
         tensors = {INPUT: images}
         numbered = enumerate(self.space.ops())
         for block, group in itertools.groupby(numbered, key=lambda pair: pair[1].block):
@@ -346,81 +304,3 @@ class Supernet(keras.Model):
 
 def _sizes(op: Op) -> tuple[int, int, int]:
     return op.in_channels, op.channels, getattr(op, "kernel_size", 1)
-
-
-def _drop(x: Any, mask: Any) -> Any:
-    if mask is None:
-        return x
-    return x * K.cast(mask, x.dtype)[:, : K.shape(x)[-1]]
-
-
-class _TableWalk:
-    """One walk over the space's ops with a size table, slicing or masking."""
-
-    def __init__(self, supernet: Supernet, table: Any, masked: bool):
-        self.supernet = supernet
-        self.table = table
-        self.masked = masked
-
-    def block(
-        self, ops: list[tuple[int, Op]], tensors: dict[str, Any], dropout_mask: Any = None
-    ) -> None:
-        """Runs the ops of a block, adding their outputs to `tensors`."""
-        for index, op in ops:
-            inputs = [tensors[name] for name in op.inputs]
-            if isinstance(op, Dropout):
-                tensors[op.name] = _drop(inputs[0], dropout_mask)
-            elif op.name in self.supernet.space.optional_ops:
-                tensors[op.name] = self._optional_op(index, op, inputs[0])
-            else:
-                tensors[op.name] = self._op(index, op, inputs)
-
-    def optional_block(self, ops: list[tuple[int, Op]], tensors: dict[str, Any]) -> None:
-        """Runs a block that returns its input where it is absent."""
-        own = {op.name for _, op in ops}
-        (source,) = {name for _, op in ops for name in op.inputs if name not in own}
-        last = ops[-1][1].name
-        present = self.table[ops[0][0], PRESENT] > 0
-        x = tensors[source]
-
-        def run() -> Any:
-            inner = {source: x}
-            self.block(ops, inner)
-            return inner[last]
-
-        if self.masked:
-            tensors[last] = K.where(present, run(), x)
-        else:
-            import tensorflow as tf
-
-            tensors[last] = tf.cond(present, run, lambda: tf.identity(x))
-
-    def _optional_op(self, index: int, op: Op, x: Any) -> Any:
-        present = self.table[index, PRESENT] > 0
-        if not self.masked:
-            import tensorflow as tf
-
-            return tf.cond(present, lambda: self._op(index, op, [x]), lambda: tf.identity(x))
-        extra = op.channels - x.shape[-1]
-        same = x[..., : op.channels]
-        if extra > 0:
-            same = K.pad(x, [[0, 0], [0, 0], [0, 0], [0, extra]])
-        return K.where(present, self._op(index, op, [x]), same)
-
-    def _op(self, index: int, op: Op, inputs: list[Any]) -> Any:
-        row = self.table[index]
-        x = inputs[0]
-        if isinstance(op, WEIGHTED):
-            layer = self.supernet.op_layers[op.name]
-            arguments: dict[str, Any] = {"masked": self.masked}
-            # The classes are not elastic, and losses want their number when they trace.
-            if not isinstance(op, DepthwiseConv) and op is not self.supernet.space.ops()[-1]:
-                arguments["channels"] = row[CHANNELS]
-            if isinstance(op, (Conv, DepthwiseConv)) and op.kernel_size > 1:
-                arguments["kernel_size"] = row[KERNEL_SIZE]
-            return layer(x, **arguments)
-        y = apply_weightless(op, *inputs)
-        if self.masked and isinstance(op, Activation) and not op.gate:
-            if op.function in NONZERO_AT_ZERO:
-                y = y * channel_mask(op.channels, row[CHANNELS], y.dtype)
-        return y

@@ -13,7 +13,7 @@ def outputs(monkeypatch):
     """Outputs of the ops of the next walk, by name."""
     found = {}
 
-    class Recording(module._TableWalk):
+    class Recording(module.TableWalk):
         def block(self, ops, tensors, dropout_mask=None):
             super().block(ops, tensors, dropout_mask)
             found.update((op.name, np.asarray(tensors[op.name])) for _, op in ops)
@@ -23,7 +23,7 @@ def outputs(monkeypatch):
             last = ops[-1][1].name
             found[f"{last} or input"] = np.asarray(tensors[last])
 
-    monkeypatch.setattr(module, "_TableWalk", Recording)
+    monkeypatch.setattr(module, "TableWalk", Recording)
     return found
 
 

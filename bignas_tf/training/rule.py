@@ -111,13 +111,22 @@ class SandwichRule(Rule):
         require_choice("regularize", self.regularize, ("biggest", "all"))
 
     def plan(self, seed: int, step: int) -> list[Term]:
+        choices = [
+            self.space.training_restriction.get(gene.name, gene.choices)
+            for gene in self.space.genes
+        ]
         bits = np.random.Philox(
             key=np.array([seed, _PLAN_STREAM], np.uint64),
             counter=np.array([0, 0, 0, step], np.uint64),
         )
-        rng = np.random.Generator(bits)
-        restriction = self.space.training_restriction
-        randoms = [self.space.draw(rng, restriction) for _ in range(self.random_children)]
+        # Raw output: NumPy keeps it between versions, which it does not promise of Generator.
+        raw = bits.random_raw(self.random_children * len(choices))
+        randoms = [
+            self.space.genotype(
+                [options[int(n % len(options))] for options, n in zip(choices, row, strict=True)]
+            )
+            for row in raw.reshape(self.random_children, len(choices))
+        ]
         return [
             Term("biggest", "biggest", self.space.biggest(), recurs=True),
             Term("smallest", "smallest", self.space.smallest(), recurs=True),

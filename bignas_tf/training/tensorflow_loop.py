@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bignas_tf.checks import require
 from bignas_tf.ops import Dropout
 from bignas_tf.resize import resize, resize_by, resize_matrix, to_input_range
 from bignas_tf.spaces.sizes import size_table
@@ -41,7 +42,10 @@ class TensorflowLoop:
         batch_size: over all replicas; losses are divided by it.
         weight_decay: factor of half the sum of squared kernels.
         seed: of genotypes and dropout.
-        strategy: a `tf.distribute.Strategy`; None is the current one.
+        strategy: a `tf.distribute.Strategy` of one replica; None is the current one.
+
+    Raises:
+        ValueError: for a strategy of several replicas.
     """
 
     def __init__(
@@ -59,6 +63,9 @@ class TensorflowLoop:
         self.rule = rule
         self.optimizer = optimizer
         self.strategy = strategy or tf.distribute.get_strategy()
+        # Batches are not yet divided among replicas, nor statistics shared between them.
+        replicas = self.strategy.num_replicas_in_sync
+        require(replicas == 1, "strategy", "one of a single replica", f"{replicas} replicas")
         self._batch_size = batch_size
         self._weight_decay = weight_decay
         self._seed = seed
@@ -199,7 +206,9 @@ class TensorflowLoop:
         """One trace for all terms of a role, whatever their sizes."""
         key = (term.role, term.weight)
         if key not in self._varying:
-            self._varying[key] = tf.function(lambda *arguments: self._sliced_term(term, *arguments))
+            self._varying[key] = tf.function(
+                lambda *arguments: self._sliced_term(term, *arguments), autograph=False
+            )
         return self._varying[key]
 
     def _sliced_term(

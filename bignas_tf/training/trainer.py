@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,17 @@ from typing import Any
 import tqdm
 
 from bignas_tf.data import DataError, Source, Split, hold_out, load_source
+from bignas_tf.data.augmentation import epoch_order
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.spaces import MBConvSpace, get_space
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
+from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.logs import JsonlLog, ScalarLog, run_record, write_json
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import Recipe
-from bignas_tf.training.rule import SandwichRule
+from bignas_tf.training.rule import Rule, SandwichRule
 from bignas_tf.training.schedules import build_schedule
 from bignas_tf.training.state import initialize_from, pack, require_run, unpack
 
@@ -82,6 +83,8 @@ def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
     calibration = train
     if recipe.calibration_images < len(train) - len(source.classes):
         calibration = hold_out(train, recipe.calibration_images, SPLIT_SEED + 1)[1]
+    # Folders are sorted by class; statistics of a batch should be those of all classes.
+    calibration = calibration.take(epoch_order(len(calibration), SPLIT_SEED, 0))
     return RunData(source, train, held_out, calibration)
 
 
@@ -114,14 +117,7 @@ class Trainer:
         from bignas_tf.training.tensorflow_loop import TensorflowLoop
 
         self.recipe = recipe
-        self.workdir = Path(workdir)
-        try:
-            self.workdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise type(error)(
-                f"`workdir` must be a folder that can be written to ({error.strerror}). "
-                f"Received: {workdir}"
-            ) from error
+        self.workdir = _writable_folder(workdir)
         self.manager = CheckpointManager(self.workdir / "checkpoints")
         self.data = load_run_data(recipe, data)
         self.space = get_space(recipe.space, classes=len(self.data.source.classes))
@@ -156,8 +152,18 @@ class Trainer:
         )
         self.interrupted = False
         self.step = self._restore()
-        record = run_record(command or sys.argv, {"run": recipe.seed}, recipe.to_json())
-        record["resumed_at_step"] = self.step
+        self._record(command or sys.argv, rule)
+
+    def _record(self, command: list[str], rule: Rule) -> None:
+        """Writes run.json; a resumed run keeps the record of how it was started."""
+        path = self.workdir / "run.json"
+        record = run_record(command, {"run": self.recipe.seed}, self.recipe.to_json())
+        if self.step and path.is_file():
+            first = json.loads(path.read_text(encoding="utf-8"))
+            again = {key: record[key] for key in ("started", "command", "versions", "threads")}
+            resumed = [*first.get("resumed", []), {"step": self.step, **again}]
+            write_json(path, {**first, "recipe": record["recipe"], "resumed": resumed})
+            return
         record["rule"] = rule.config()
         record["data"] = {
             "source": self.data.source.name,
@@ -166,7 +172,7 @@ class Trainer:
             "held_out": len(self.data.held_out) if self.data.held_out else 0,
             "test": len(self.data.source.test),
         }
-        write_json(self.workdir / "run.json", record)
+        write_json(path, record)
 
     # Checkpoints -----------------------------------------------------------------------
 
@@ -236,7 +242,7 @@ class Trainer:
         bar = tqdm.tqdm(
             total=self.total_steps, initial=self.step, unit="step", desc=self.recipe.name
         )
-        with _Interruptions() as interrupted, log, bar:
+        with Interruptions() as interrupted, log, bar:
             sound = True
             try:
                 mark, mark_time = self.step, time.monotonic()
@@ -253,10 +259,12 @@ class Trainer:
                         rate = (self.step - mark) * self.recipe.batch_size / (now - mark_time)
                         self._log(log, scalars, bar, losses, rate)
                         mark, mark_time = self.step, now
+                    pause = time.monotonic()
                     if self.step % self.plan.steps_per_epoch == 0:
                         self._end_epoch(log, scalars, bar)
                     if self.step % every == 0:
                         self.save()
+                    mark_time += time.monotonic() - pause  # the rate is that of training
             finally:
                 scalars.close()
                 if sound and self._unsaved():
@@ -299,6 +307,18 @@ class Trainer:
         bar.write(f"epoch {epoch}: {shown} (held-out training images, calibrated)")
 
 
+def _writable_folder(workdir: str | Path) -> Path:
+    folder = Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"`workdir` must be a folder that can be written to ({error.strerror}). "
+            f"Received: {workdir}"
+        ) from error
+    return folder
+
+
 def _check_same(what: str, old: Any, new: Any, workdir: Path) -> None:
     if old != new:
         raise CheckpointError(
@@ -314,27 +334,3 @@ def _check_finite(losses: dict[str, float], step: int) -> None:
                 f"The loss of the {name} child is {value} at step {step}; the last checkpoint is "
                 "kept. Lower the learning rate or lengthen its warm-up"
             )
-
-
-class _Interruptions:
-    """Turns Ctrl-C and SIGTERM into a question that the loop asks between steps."""
-
-    def __enter__(self) -> _Interruptions:
-        self.signal: int | None = None
-        self._old: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self.signal is not None:  # asked twice: do not wait for the step
-            raise KeyboardInterrupt
-        self.signal = number
-
-    def __call__(self) -> bool:
-        return self.signal is not None
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)

@@ -1,0 +1,102 @@
+"""Walking a space's ops with a size table: sliced by tensors, or masked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keras import ops as K
+
+from bignas_tf.layers.slicing import channel_mask
+from bignas_tf.ops import (
+    NONZERO_AT_ZERO,
+    WEIGHTED,
+    Activation,
+    Conv,
+    DepthwiseConv,
+    Dropout,
+    Op,
+)
+from bignas_tf.primitives import apply_weightless
+from bignas_tf.spaces.sizes import CHANNELS, KERNEL_SIZE, PRESENT
+
+if TYPE_CHECKING:
+    from bignas_tf.supernet import Supernet
+
+
+def drop(x: Any, mask: Any) -> Any:
+    """Applies a dropout mask of the biggest child's width to the channels of `x`."""
+    if mask is None:
+        return x
+    return x * K.cast(mask, x.dtype)[:, : K.shape(x)[-1]]
+
+
+class TableWalk:
+    """One walk over the space's ops with a size table, slicing or masking."""
+
+    def __init__(self, supernet: Supernet, table: Any, masked: bool):
+        self.supernet = supernet
+        self.table = table
+        self.masked = masked
+
+    def block(
+        self, ops: list[tuple[int, Op]], tensors: dict[str, Any], dropout_mask: Any = None
+    ) -> None:
+        """Runs the ops of a block, adding their outputs to `tensors`."""
+        for index, op in ops:
+            inputs = [tensors[name] for name in op.inputs]
+            if isinstance(op, Dropout):
+                tensors[op.name] = drop(inputs[0], dropout_mask)
+            elif op.name in self.supernet.space.optional_ops:
+                tensors[op.name] = self._optional_op(index, op, inputs[0])
+            else:
+                tensors[op.name] = self._op(index, op, inputs)
+
+    def optional_block(self, ops: list[tuple[int, Op]], tensors: dict[str, Any]) -> None:
+        """Runs a block that returns its input where it is absent."""
+        own = {op.name for _, op in ops}
+        (source,) = {name for _, op in ops for name in op.inputs if name not in own}
+        last = ops[-1][1].name
+        present = self.table[ops[0][0], PRESENT] > 0
+        x = tensors[source]
+
+        def run() -> Any:
+            inner = {source: x}
+            self.block(ops, inner)
+            return inner[last]
+
+        if self.masked:
+            tensors[last] = K.where(present, run(), x)
+        else:
+            import tensorflow as tf
+
+            tensors[last] = tf.cond(present, run, lambda: tf.identity(x))
+
+    def _optional_op(self, index: int, op: Op, x: Any) -> Any:
+        present = self.table[index, PRESENT] > 0
+        if not self.masked:
+            import tensorflow as tf
+
+            return tf.cond(present, lambda: self._op(index, op, [x]), lambda: tf.identity(x))
+        extra = op.channels - x.shape[-1]
+        same = x[..., : op.channels]
+        if extra > 0:
+            same = K.pad(x, [[0, 0], [0, 0], [0, 0], [0, extra]])
+        return K.where(present, self._op(index, op, [x]), same)
+
+    def _op(self, index: int, op: Op, inputs: list[Any]) -> Any:
+        row = self.table[index]
+        x = inputs[0]
+        if isinstance(op, WEIGHTED):
+            layer = self.supernet.op_layers[op.name]
+            arguments: dict[str, Any] = {"masked": self.masked}
+            # The classes are not elastic, and losses want their number when they trace.
+            if not isinstance(op, DepthwiseConv) and op is not self.supernet.space.ops()[-1]:
+                arguments["channels"] = row[CHANNELS]
+            if isinstance(op, (Conv, DepthwiseConv)) and op.kernel_size > 1:
+                arguments["kernel_size"] = row[KERNEL_SIZE]
+            return layer(x, **arguments)
+        y = apply_weightless(op, *inputs)
+        if self.masked and isinstance(op, Activation) and not op.gate:
+            if op.function in NONZERO_AT_ZERO:
+                y = y * channel_mask(op.channels, row[CHANNELS], y.dtype)
+        return y
