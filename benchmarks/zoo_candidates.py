@@ -271,7 +271,7 @@ def preset(size: str, genotype: Genotype) -> dict:
         "genotype": genotype.as_dict(),
         "resolution": genotype["resolution"],
         "interpolation": "bicubic",
-        "input_range": [-1, 1],
+        "input_range": [0, 255],  # the models of the zoo preprocess
         "macs": cost.macs,
         "params": cost.params,
         "published": {
@@ -288,7 +288,9 @@ def preset(size: str, genotype: Genotype) -> dict:
 
 def write_presets(path: str, chosen: dict[str, Genotype]) -> None:
     """Writes presets, one block of a network per line."""
-    text = json.dumps({f"bignas_{s.lower()}": preset(s, g) for s, g in chosen.items()}, indent=1)
+    text = json.dumps(
+        {f"bignasmodel_{s.lower()}": preset(s, g) for s, g in chosen.items()}, indent=1
+    )
     # Lists of numbers, and objects with at most one object inside, fit on a line.
     short = r"\{[^{}]*(\{[^{}]*\}[^{}]*)?\}|\[[^\[\]{}]*\]"
     text = re.sub(short, lambda found: " ".join(found[0].split()), text)

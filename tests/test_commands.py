@@ -181,6 +181,23 @@ def test_a_single_file_evaluates_to_the_accuracy_of_the_run(finished):
         assert f"{file}: {top1:.2%} (" in out
 
 
+def test_a_single_file_is_evaluated_in_the_input_range_that_it_tells(finished, tmp_path):
+    workdir, _ = finished
+    top1 = read(workdir / "evaluation.json")["children"]["s"]["top1"]
+    child = keras.models.load_model(workdir / "children" / "s.keras")
+    inputs = keras.Input(child.inputs[0].shape[1:])
+    of_bytes = keras.Model(inputs, child(keras.layers.Rescaling(1 / 127.5, -1)(inputs)))
+    of_bytes.save(tmp_path / "bytes.keras")
+    out = done("evaluate", f"--model={tmp_path / 'bytes.keras'}", "--data=digits")
+    # Rounding may turn an image whose best two classes are as good as equal.
+    found = float(re.search(r"bytes.keras: (.*?)% ", out)[1]) / 100
+    assert found == pytest.approx(top1, abs=1.6 / 359)
+    shutil.copy(workdir / "children" / "s.keras", tmp_path)
+    (tmp_path / "s.json").write_text('{"input_range": [-0.01, 0.01]}')
+    out = done("evaluate", f"--model={tmp_path / 's.keras'}", "--data=digits")
+    assert f"{top1:.2%}" not in out
+
+
 def test_the_report_names_every_child(finished):
     workdir, _ = finished
     page = (workdir / "report.html").read_text()

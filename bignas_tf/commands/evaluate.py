@@ -57,8 +57,12 @@ def _evaluate_run(arguments: Any) -> None:
 
 
 def _evaluate_file(arguments: Any) -> None:
+    import numpy as np
+
     from bignas_tf.data import load_source
     from bignas_tf.deploy.interpreter import input_and_output, load_interpreter, predict
+    from bignas_tf.deploy.model_file import load_model, range_of, read_sidecar
+    from bignas_tf.evaluation import prepared, wilson_interval
 
     if arguments.data is None:
         raise ValueError("`data` must be given with `model`. Received: None")
@@ -66,23 +70,18 @@ def _evaluate_file(arguments: Any) -> None:
     if path.suffix == ".tflite":
         interpreter = load_interpreter(path)
         shape = input_and_output(interpreter)[0].shape[1:]
+        known = read_sidecar(path)
 
         def run(images: Any) -> Any:
             return predict(interpreter, images)
     else:
-        from bignas_tf.deploy.model_file import load_model
-
-        model, _ = load_model(path)
+        model, known = load_model(path)
         shape = tuple(model.inputs[0].shape[1:])
 
         def run(images: Any) -> Any:
             return model.predict(images, verbose=0)
 
-    from bignas_tf.commands.run_folder import read_json
-    from bignas_tf.evaluation import prepared, wilson_interval
-
-    sidecar = path.with_suffix(".json")
-    known = read_json(sidecar) if sidecar.is_file() else {}
+    black, white = range_of(known)
     size = arguments.image_size or known.get("image_size") or shape[0]
     source = load_source(arguments.data, image_size=size, channels=shape[-1])
     if known.get("labels", list(source.classes)) != list(source.classes):
@@ -90,7 +89,10 @@ def _evaluate_file(arguments: Any) -> None:
             f"`data` must have the classes of {path}, {', '.join(known['labels'])}. "
             f"Received: {', '.join(source.classes)}"
         )
-    logits = run(prepared(source.test, shape[0]))
+    images = prepared(source.test, shape[0])
+    if (black, white) != (-1.0, 1.0):
+        images = (images + 1) * np.float32((white - black) / 2) + np.float32(black)
+    logits = run(images)
     if logits.shape[1:] != (len(source.classes),):
         raise ValueError(
             f"`data` must have as many classes as {path}, {logits.shape[-1]}. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from bignas_tf.files import check_output
 
 PRESETS = {f"bignasmodel_{size}": f"BigNASModel{size.upper()}" for size in ("s", "m", "l", "xl")}
 
+BYTES = (0.0, 255.0)  # black and white of images that a model preprocesses itself
+_UNIT = 1.01  # 255 times a rounded 1/255 is not quite 1
+
 _VERIFIED = 32  # images: enough for a share of agreement, seconds on a CPU
 _CALIBRATED = 100  # images: ranges of activations settle before that
 
@@ -31,7 +34,8 @@ def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
 
     Returns:
         `(model, metadata)`. The metadata of a file is the JSON of the same stem
-        beside it, empty if there is none.
+        beside it, empty if there is none; `input_range` is added where a leading
+        `Rescaling` layer tells it.
 
     Raises:
         ValueError: if it is neither, or the file cannot be read.
@@ -46,12 +50,13 @@ def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     if not zipfile.is_zipfile(path):
         problem = "is not a Keras file" if path.exists() else "does not exist"
         raise ValueError(f"the `model` file {problem}. Received: {path}")
-    metadata = _sibling(path)
+    metadata = read_sidecar(path)
     with captured_stderr():  # TensorFlow greets at length
         import keras
 
         try:
-            return keras.models.load_model(path, compile=False), metadata
+            model = keras.models.load_model(path, compile=False)
+            return model, _preprocessing(model) | metadata
         except (ValueError, TypeError, KeyError, OSError) as error:
             failure = error
     reason = str(failure).strip().split("\n")[0]
@@ -72,13 +77,31 @@ def _preset(name: str) -> tuple[Any, dict[str, Any]]:
         "preset": name,
         "weights": None,
         "classifier_activation": None,
+        "input_range": list(BYTES),
         "spec": spec.to_json(),
         "macs": cost.macs,
         "params": cost.params,
     }
 
 
-def _sibling(path: Path) -> dict[str, Any]:
+def _preprocessing(model: Any) -> dict[str, Any]:
+    """The input range of a model that first brings bytes to [-1, 1] or [0, 1] itself."""
+    import keras
+
+    layers = (layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
+    first = next(layers, None)
+    if not isinstance(first, keras.layers.Rescaling):
+        return {}
+    ends = [np.multiply(value, first.scale) + first.offset for value in BYTES]
+    return {"input_range": list(BYTES)} if np.max(np.abs(ends)) < _UNIT else {}
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Reads the JSON of the same stem beside a model's file, empty if there is none.
+
+    Raises:
+        ValueError: if it is no JSON object.
+    """
     sibling = path.with_suffix(".json")
     if not sibling.exists():
         return {}
@@ -112,7 +135,7 @@ def convert_model(
         images: folder of images to calibrate and verify with, not the
             same ones; images that come with scikit-learn by default.
         input_range: the model's values of black and white; by default
-            `input_range` of the JSON beside the model, else (-1, 1).
+            `input_range` of its metadata (`load_model`), else (-1, 1).
         overwrite: bool, whether an existing output may be replaced.
         verbose: bool, prints the steps.
 
@@ -128,9 +151,7 @@ def convert_model(
     kind = Quantization.parse(quantization)
     check_output(Path(output), overwrite)  # before the seconds that loading takes
     network, metadata = load_model(model)
-    low, high = _range(
-        metadata.get("input_range", (-1.0, 1.0)) if input_range is None else input_range
-    )
+    low, high = range_of(metadata if input_range is None else {"input_range": input_range})
     shape = tuple(network.inputs[0].shape[1:])
     calibrated = SCHEMES[kind].calibrated
     verification = calibration = real_images(
@@ -161,7 +182,13 @@ def _split(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return images[chosen], images[~chosen]
 
 
-def _range(values: Any) -> tuple[float, float]:
+def range_of(metadata: Mapping[str, Any]) -> tuple[float, float]:
+    """A model's values of black and white, (-1, 1) if its metadata do not tell.
+
+    Raises:
+        ValueError: if they are not two numbers.
+    """
+    values = metadata.get("input_range", (-1.0, 1.0))
     try:
         low, high = (float(value) for value in values)
     except (TypeError, ValueError):

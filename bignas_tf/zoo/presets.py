@@ -30,9 +30,9 @@ def get_preset(name: str) -> dict[str, Any]:
 
     Returns:
         A JSON object: `spec`, the `space` and `genotype` that it comes from, `resolution` in
-        pixels and `interpolation` of its images, `input_range`, `macs`, `params`, the
-        `published` figures that it matches, `origin`, and `weights` and `accuracy`, both null
-        where nobody has trained it.
+        pixels and `interpolation` of its images, `input_range` of the model with its
+        preprocessing, `macs`, `params`, the `published` figures that it matches, `origin`,
+        and `weights` and `accuracy`, both null where nobody has trained it.
 
     Raises:
         ValueError: for an unknown name.

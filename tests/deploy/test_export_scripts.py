@@ -63,6 +63,57 @@ def test_int8_is_calibrated_and_verified_on_different_images_of_the_folder(
     assert received["metadata"]["input_range"] == [0, 255]
 
 
+def converted_metadata(monkeypatch, model):
+    from bignas_tf.deploy import model_file
+
+    received = {}
+    monkeypatch.setattr(model_file, "convert", lambda *_, **arguments: received.update(arguments))
+    convert_model(model, "a.tflite")
+    return received["metadata"], received["verification_images"]
+
+
+def test_a_zoo_model_is_checked_on_bytes_and_its_json_says_so(make_model, monkeypatch):
+    from bignas_tf import zoo
+
+    def build(**arguments):
+        model = make_model((32, 32, 3))
+        model.spec = zoo.get_spec("bignasmodel_s")
+        return model
+
+    monkeypatch.setattr(zoo, "BigNASModelS", build)
+    described, images = converted_metadata(monkeypatch, "bignasmodel_s")
+    assert described["input_range"] == [0, 255]
+    assert described["input_range"] == zoo.get_preset("bignasmodel_s")["input_range"]
+    assert images.min() >= 0 and images.max() > 100
+
+
+@saves_a_model
+@pytest.mark.parametrize(
+    ("scale", "offset", "expected"),
+    [
+        (1 / 127.5, -1, [0, 255]),
+        (1 / 255, 0, [0, 255]),
+        (2, -1, [-1, 1]),
+        (None, None, [-1, 1]),
+    ],
+)
+def test_a_leading_rescaling_tells_the_input_range_unless_the_json_does(
+    scale, offset, expected, make_model, tmp_path, monkeypatch
+):
+    import keras
+
+    model = make_model((8, 8, 1))
+    if scale:
+        inputs = keras.Input((8, 8, 1))
+        rescaled = keras.layers.Rescaling(scale, offset)(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(rescaled)))
+    path = tmp_path / "child.keras"
+    model.save(path)
+    assert converted_metadata(monkeypatch, path)[0]["input_range"] == expected
+    path.with_suffix(".json").write_text(json.dumps({"input_range": [0, 1]}))
+    assert converted_metadata(monkeypatch, path)[0]["input_range"] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [

@@ -80,7 +80,7 @@ def test_a_preset_says_what_its_network_costs_and_where_it_comes_from(name):
     assert (preset["macs"], preset["params"]) == (cost.macs, cost.params)
     assert spec.input_shape == (preset["resolution"], preset["resolution"], 3)
     assert "ours" in preset["origin"]
-    assert (preset["input_range"], preset["interpolation"]) == ([-1, 1], "bicubic")
+    assert (preset["input_range"], preset["interpolation"]) == ([0, 255], "bicubic")
     assert preset["weights"] is preset["accuracy"] is None
 
 
@@ -216,9 +216,7 @@ def test_a_bad_argument_is_named_with_what_is_allowed_and_what_came(arguments, m
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     for read in (zoo.get_spec, zoo.get_preset):
-        with pytest.raises(
-            ValueError, match="must be one of bignasmodel_s, .* Received: 'xxl'"
-        ):
+        with pytest.raises(ValueError, match="must be one of bignasmodel_s, .* Received: 'xxl'"):
             read("xxl")
 
 
