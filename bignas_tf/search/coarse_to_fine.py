@@ -122,6 +122,8 @@ class CoarseToFine(RoundStrategy):
         return f"fine{number}" if number else "coarse"
 
     def most(self, number: int) -> int:
+        if number == 0:
+            return len(skeletons(self.space))
         return self._fine_candidates * len(self.budgets)
 
     def propose(self, number: int) -> list[Genotype]:

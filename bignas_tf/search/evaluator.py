@@ -32,9 +32,16 @@ class Evaluator(Protocol):
         """Evaluates genotypes.
 
         Returns:
-            One dict per genotype: `accuracy` in [0, 1] and any other metrics.
+            One dict per genotype: `accuracy` in [0, 1] and any other metrics, such as
+            `loss`, the mean cross-entropy, which decides between equal accuracies.
         """
         ...
+
+
+def loss_of(metrics: Mapping[str, Any]) -> float:
+    """The `loss` of a genotype's metrics; infinity where there is none or no finite one."""
+    loss = float(metrics.get("loss", math.inf))
+    return loss if math.isfinite(loss) else math.inf
 
 
 class TabularEvaluator:

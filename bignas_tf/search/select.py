@@ -13,7 +13,7 @@ from tqdm import tqdm
 from bignas_tf.checks import require, require_int
 from bignas_tf.files import write_json
 from bignas_tf.search.budget import Budget, check_feasible
-from bignas_tf.search.evaluator import CachedEvaluator, Evaluator
+from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, loss_of
 from bignas_tf.search.pareto import front
 from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Space
@@ -34,14 +34,15 @@ def select(
 ) -> list[dict[str, Any]]:
     """Searches, and chooses the best child under each budget.
 
-    The best is the most accurate of all that were evaluated, for whichever budget; of
-    two as accurate the cheaper. So a larger budget of the same metric never gets a less
-    accurate child, unless its `at_least` rules the better one out. The folder gets
-    `points.jsonl`, a line per evaluation as soon as it is done, and after each batch
-    `front.json` (MMACs against accuracy), `selected.json` (the result so far) and
-    `state.json`. Called again after a kill it goes on from there; with `state.json`
-    deleted it starts over but keeps what it evaluated. The folder belongs to one set of
-    weights: accuracies of others are not told apart.
+    The best is the most accurate of all that were evaluated, for whichever budget. Of
+    two as accurate it is the one of lower `loss`, which is less coarse on few held-out
+    images, or, where the evaluator gives none, the cheaper. So a larger budget of the
+    same metric never gets a less accurate child, unless its `at_least` rules the better
+    one out. The folder gets `points.jsonl`, a line per evaluation as soon as it is done,
+    and after each batch `front.json` (MMACs against accuracy), `selected.json` (the result
+    so far) and `state.json`. Called again after a kill it goes on from there; with
+    `state.json` deleted it starts over but keeps what it evaluated. The folder belongs to
+    one set of weights: accuracies of others are not told apart.
 
     Args:
         space: of the children.
@@ -75,6 +76,8 @@ def select(
     with bar:
         while not strategy.finished:
             genotypes = strategy.ask(batch)
+            if strategy.finished and not genotypes:
+                break  # all that was left to propose is known
             if not genotypes:
                 raise RuntimeError("The strategy waits for results although it has them all")
             bar.set_description(strategy.phase)
@@ -104,6 +107,7 @@ def choose(
             (
                 not budget.uses_enough(genotype),
                 -point["accuracy"],
+                loss_of(point),
                 budget.cost(genotype),
                 genotype.values,
                 index,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from bignas_tf.checks import is_number, require, require_int
 from bignas_tf.search.budget import Budget, check_feasible
+from bignas_tf.search.evaluator import loss_of
 from bignas_tf.spaces import Genotype, Space
 
 
@@ -33,7 +35,7 @@ class Strategy(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to ask."""
+        """Whether there is nothing left to ask, as far as the last `ask` or `tell` knows."""
         ...
 
     def ask(self, n: int) -> list[Genotype]:
@@ -99,7 +101,7 @@ class RoundStrategy(abc.ABC):
         self._round = -1
         self._queue: list[Genotype] = []
         self._pending: list[Genotype] = []
-        self._told: dict[Genotype, float] = {}
+        self._told: dict[Genotype, tuple[float, float]] = {}  # accuracy, loss
 
     @abc.abstractmethod
     def propose(self, number: int) -> list[Genotype]:
@@ -111,7 +113,7 @@ class RoundStrategy(abc.ABC):
 
     @abc.abstractmethod
     def most(self, number: int) -> int:
-        """Upper bound on the genotypes of round `number`, which has not begun."""
+        """Upper bound on the genotypes of round `number`, before it is proposed."""
 
     @property
     def phase(self) -> str:
@@ -119,7 +121,6 @@ class RoundStrategy(abc.ABC):
 
     @property
     def planned(self) -> int:
-        self._advance()
         later = sum(self.most(number) for number in range(self._round + 1, self._rounds))
         return len(self._told) + len(self._pending) + len(self._queue) + later
 
@@ -129,8 +130,7 @@ class RoundStrategy(abc.ABC):
 
     @property
     def finished(self) -> bool:
-        self._advance()
-        return not (self._queue or self._pending)
+        return not (self._queue or self._pending) and self._round + 1 >= self._rounds
 
     def ask(self, n: int) -> list[Genotype]:
         require_int("n", n)
@@ -148,13 +148,16 @@ class RoundStrategy(abc.ABC):
             require(genotype in self.space, "genotypes", f"of {self.space.name}", genotype)
             accuracy = values["accuracy"]
             require(is_number(accuracy), "accuracy", f"a number for {genotype}", accuracy)
-            self._told[self.space.canonical(genotype)] = float(accuracy)
+            self._told[self.space.canonical(genotype)] = (float(accuracy), loss_of(values))
         self._queue = [genotype for genotype in self._queue if genotype not in self._told]
         self._pending = [genotype for genotype in self._pending if genotype not in self._told]
+        if self._round >= 0:  # the first round begins when it is asked for
+            self._advance()
 
     def best(self, budget: Budget) -> Genotype | None:
-        """The best genotype told so far within a budget; the cheaper of two as good.
+        """The best genotype told so far within a budget.
 
+        Of two as accurate the one of lower loss, where losses are told, else the cheaper.
         One that uses less of the budget than it should comes after all that use enough.
         """
         within = [genotype for genotype in self._told if budget.allows(genotype)]
@@ -162,10 +165,12 @@ class RoundStrategy(abc.ABC):
             return None
         return min(
             within,
-            key=lambda g: (
-                not budget.uses_enough(g), -self._told[g], budget.cost(g), g.values,
-            ),
-        )  # fmt: skip
+            key=lambda g: (not budget.uses_enough(g), *self._rank(g), budget.cost(g), g.values),
+        )
+
+    def _rank(self, genotype: Genotype) -> tuple[float, float]:
+        accuracy, loss = self._told[genotype]
+        return -accuracy, loss
 
     def known(self, genotype: Genotype) -> bool:
         """Whether a canonical genotype was told already."""
@@ -181,7 +186,10 @@ class RoundStrategy(abc.ABC):
             "round": self._round,
             # What was asked but not told was lost with the process: it is asked again first.
             "queue": [list(genotype.values) for genotype in (*self._pending, *self._queue)],
-            "told": [[list(genotype.values), score] for genotype, score in self._told.items()],
+            "told": [
+                [list(genotype.values), accuracy, *([loss] if math.isfinite(loss) else [])]
+                for genotype, (accuracy, loss) in self._told.items()
+            ],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -190,7 +198,10 @@ class RoundStrategy(abc.ABC):
         self._round = state["round"]
         self._pending = []
         self._queue = [self.space.genotype(values) for values in state["queue"]]
-        self._told = {self.space.genotype(values): score for values, score in state["told"]}
+        self._told = {
+            self.space.genotype(values): (accuracy, loss[0] if loss else math.inf)
+            for values, accuracy, *loss in state["told"]
+        }
 
     def _identity(self) -> dict[str, Any]:
         """What two searches must share for one to continue the other."""

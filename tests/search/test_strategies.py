@@ -115,6 +115,54 @@ def test_the_planned_number_bounds_the_evaluations_and_ends_exact(make):
 
 
 @every_strategy
+def test_looking_at_a_strategy_changes_nothing(make):
+    looked, other = (make(tiny_space(), TINY_BUDGETS, seed=5) for _ in range(2))
+    while not other.finished:
+        for _ in range(2):
+            assert (looked.planned, looked.finished) == (other.planned, False)
+            assert looked.state() == other.state()
+        assert run(looked, noisy, batch=6, stop=1) == run(other, noisy, batch=6, stop=1)
+    before = looked.state()
+    assert looked.finished and looked.planned == len(looked.told)
+    assert looked.state() == before
+
+
+@every_strategy
+def test_a_strategy_that_knows_every_result_is_finished_once_asked(make):
+    space = tiny_space()
+    strategy = make(space, TINY_BUDGETS)
+    known = [space.canonical(genotype) for genotype in space.all_genotypes()]
+    strategy.tell(known, [{"accuracy": noisy(genotype)} for genotype in known])
+    assert strategy.ask(4) == []
+    assert strategy.finished
+
+
+def test_of_two_as_accurate_the_one_of_lower_loss_is_the_best():
+    space = tiny_space()
+    small, middle, big = (
+        space.smallest(),
+        space.smallest().replace(resolution=8),
+        space.biggest(),
+    )
+    budget = Budget("mmacs", 10)
+
+    def best(*losses):
+        strategy = RandomSearch(space, TINY_BUDGETS)
+        metrics = [{"accuracy": 0.5} | loss for loss in losses]
+        strategy.tell([small, middle, big], metrics)
+        after = RandomSearch(space, TINY_BUDGETS)
+        after.load_state(json.loads(json.dumps(strategy.state(), allow_nan=False)))
+        assert after.best(budget) == strategy.best(budget)
+        return strategy.best(budget)
+
+    assert best({"loss": 2.0}, {"loss": 1.0}, {"loss": 1.5}) == middle
+    assert best({"loss": 1.0}, {"loss": 1.0}, {"loss": 1.5}) == small
+    assert best({}, {"loss": float("nan")}, {"loss": 9.0}) == big
+    assert best({}, {}, {}) == small
+    assert best({"loss": 2.0}, {"loss": 1.0}, {"accuracy": 0.6, "loss": 3.0}) == big
+
+
+@every_strategy
 @pytest.mark.parametrize(
     ("key", "change"),
     [
