@@ -13,6 +13,8 @@ from PIL import Image
 
 import bignas_tf.cli as cli
 from bignas_tf import cost
+from bignas_tf.commands import convert
+from bignas_tf.deploy import tflite
 from bignas_tf.deploy.interpreter import predict
 from bignas_tf.resize import prepare
 from bignas_tf.spaces import SPACES, MBConvSpace, Stage
@@ -117,6 +119,7 @@ def finished(trained, tmp_path_factory):
     (workdir / "children" / "l.keras").rename(workdir / "l.keras")  # one conversion is enough
     said["convert"] = done("convert", f"--workdir={workdir}")
     (workdir / "l.keras").rename(workdir / "children" / "l.keras")
+    said["benchmark"] = done("benchmark", f"--workdir={workdir}", "--runs=1", "--rounds=1")
     said["report"] = done("report", f"--workdir={workdir}")
     return workdir, said
 
@@ -214,6 +217,59 @@ def test_every_command_records_how_it_was_called_and_on_what(finished):
         assert entry["command"].startswith(f"bignas {command} --workdir={workdir}")
         assert entry["checkpoint"] == checkpoint
     assert read(workdir / "run.select.json")["seeds"] == {"search": 0}
+    entry = read(workdir / "run.benchmark.json")  # loads no checkpoint
+    assert entry["command"].startswith(f"bignas benchmark --workdir={workdir}")
+    assert "checkpoint" not in entry
+
+
+def test_a_child_that_cannot_be_saved_leaves_the_older_one_and_no_record(run, monkeypatch):
+    command = ("extract", f"--workdir={run}", "--genotype=smallest", "--name=hand")
+    done(*command)
+    before = files(run)
+
+    def fail(child, path):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(keras.Model, "save", fail)
+    assert_refused(bignas(*command, "--method=batch_average"), "^error: No space left on device")
+    assert files(run) == before
+    done_anew = bignas(*command[:-1], "--name=new")
+    assert_refused(done_anew, "^error: No space left on device")
+    assert files(run) == before
+
+
+@pytest.mark.parametrize("images", [1, 2, 7, 320, 1000])
+def test_a_sorted_split_is_checked_and_calibrated_with_images_of_every_class(images):
+    labels = np.sort(np.arange(images) % 10)
+    verified, calibrated = convert.spread(images)
+    assert len(verified) == min(64, max(1, images // 5))
+    assert len(calibrated) == min(256, max(1, images - len(verified)))
+    assert images == 1 or not set(verified) & set(calibrated)
+    for chosen in (verified, calibrated):
+        assert len(set(chosen)) == len(chosen)
+        if len(chosen) >= 20:
+            assert np.bincount(labels[chosen]).min() >= len(chosen) // 10 - 1
+
+
+def test_only_the_images_that_are_needed_are_read(finished, tmp_path, monkeypatch):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    sizes = {}
+
+    def receive(model, output, **arguments):
+        sizes[output.name] = [
+            len(arguments[f"{use}_images"] if arguments[f"{use}_images"] is not None else ())
+            for use in ("verification", "calibration")
+        ]
+        raise ValueError("enough")
+
+    monkeypatch.setattr(tflite, "convert", receive)
+    command = ("convert", f"--workdir={workdir}", "--overwrite")
+    assert_refused(bignas(*command), "enough")
+    assert_refused(bignas(*command, "--quantization=int8"), "enough")
+    assert sizes == {"s.tflite": [12, 0], "s_int8.tflite": [12, 52]}  # of 64 images
+    # Only work that succeeds is recorded.
+    assert "int8" not in read(workdir / "run.convert.json")["command"]
 
 
 def test_a_child_cut_by_hand_is_evaluated_without_a_selection(run):

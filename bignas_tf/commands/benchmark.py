@@ -10,10 +10,11 @@ Examples:
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from bignas_tf.commands.run_folder import require_one
+from bignas_tf.commands.run_folder import recorded, require_one
 
 
 def add_arguments(parser: Any) -> None:
@@ -45,14 +46,15 @@ def main(arguments: Any) -> None:
         paths = arguments.model.split(",")
     if output:
         check_output(output, overwrite=bool(arguments.workdir))
-    latencies = measure(
-        paths,
-        threads=arguments.threads,
-        warmup=arguments.warmup,
-        runs=arguments.runs,
-        rounds=arguments.rounds,
-    )
-    print(table(latencies))
-    if output:
-        write_csv(latencies, output, overwrite=bool(arguments.workdir))
-        print(f"written to {output}")
+    with recorded(arguments, {}) if arguments.workdir else contextlib.nullcontext():
+        latencies = measure(
+            paths,
+            threads=arguments.threads,
+            warmup=arguments.warmup,
+            runs=arguments.runs,
+            rounds=arguments.rounds,
+        )
+        print(table(latencies))
+        if output:
+            write_csv(latencies, output, overwrite=bool(arguments.workdir))
+            print(f"written to {output}")

@@ -14,6 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bignas_tf.commands.run_folder import require_one
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
@@ -52,11 +54,20 @@ def main(arguments: Any) -> None:
     print(conversion.summary())
 
 
+def spread(images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of images to check with and of others to calibrate with, all over a split.
+
+    A split may be sorted by class. Of one image, both get that.
+    """
+    count = min(images, VERIFIED + CALIBRATED)
+    chosen = np.arange(count) * images // count
+    share = max(1, count * VERIFIED // (VERIFIED + CALIBRATED))
+    verified = np.isin(np.arange(count), np.arange(share) * count // share)
+    return chosen[verified], chosen[~verified] if share < count else chosen
+
+
 def _convert_run(arguments: Any) -> None:
-    from bignas_tf.commands.run_folder import child_files, load_run, record
-    from bignas_tf.deploy.model_file import load_model
-    from bignas_tf.deploy.tflite import convert
-    from bignas_tf.evaluation import prepared
+    from bignas_tf.commands.run_folder import child_files, load_run, recorded
     from bignas_tf.files import check_output
 
     suffix = "" if arguments.quantization == "float32" else f"_{arguments.quantization}"
@@ -67,18 +78,29 @@ def _convert_run(arguments: Any) -> None:
     for output in outputs.values():
         check_output(output, arguments.overwrite)
     trained, data = load_run(arguments)
-    record(arguments, {}, trained)
-    for path, output in outputs.items():
-        model, metadata = load_model(path)
-        images = prepared(data.calibration, model.inputs[0].shape[1])
-        # The files are judged on images that no range was set with.
-        conversion = convert(
-            model,
-            output,
-            quantization=arguments.quantization,
-            calibration_images=images[VERIFIED : VERIFIED + CALIBRATED],
-            verification_images=images[:VERIFIED],
-            metadata=metadata,
-            overwrite=arguments.overwrite,
-        )
-        print(conversion.summary())
+    with recorded(arguments, {}, trained):
+        for path, output in outputs.items():
+            _convert_child(path, output, data.calibration, arguments)
+
+
+def _convert_child(path: Path, output: Path, split: Any, arguments: Any) -> None:
+    from bignas_tf.deploy.model_file import load_model
+    from bignas_tf.deploy.schemes import SCHEMES, Quantization
+    from bignas_tf.deploy.tflite import convert
+    from bignas_tf.evaluation import prepared
+
+    model, metadata = load_model(path)
+    size = model.inputs[0].shape[1]
+    # The files are judged on images that no range was set with.
+    verified, calibrated = spread(len(split))
+    needed = SCHEMES[Quantization(arguments.quantization)].calibrated
+    conversion = convert(
+        model,
+        output,
+        quantization=arguments.quantization,
+        calibration_images=prepared(split.take(calibrated), size) if needed else None,
+        verification_images=prepared(split.take(verified), size),
+        metadata=metadata,
+        overwrite=arguments.overwrite,
+    )
+    print(conversion.summary())

@@ -12,6 +12,8 @@ Examples:
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +82,9 @@ def describe(trained: Any, genotype: Any, calibration: dict[str, Any]) -> dict[s
 
 def main(arguments: Any) -> None:
     """Runs the command."""
-    from bignas_tf.calibration import METHODS, calibrate
-    from bignas_tf.checks import require_choice
-    from bignas_tf.commands.run_folder import load_run, read_selected, record
-    from bignas_tf.evaluation import prepared
-    from bignas_tf.extract import extract
-    from bignas_tf.files import staged
+    from bignas_tf.calibration import METHODS
+    from bignas_tf.checks import require, require_choice
+    from bignas_tf.commands.run_folder import load_run, read_selected, recorded
 
     require_choice("method", arguments.method, METHODS)
     if bool(arguments.genotype) != bool(arguments.name):
@@ -93,24 +92,46 @@ def main(arguments: Any) -> None:
             "`genotype` and `name` must be given together. "
             f"Received: {arguments.genotype!r}, {arguments.name!r}"
         )
+    name = arguments.name
+    require(not name or Path(name).name == name, "name", "that of a file, without a folder", name)
     trained, data = load_run(arguments)
     space = trained.supernet.space
     if arguments.genotype:
-        wanted = {arguments.name: parse_genotype(arguments.genotype, space)}
+        wanted = {name: parse_genotype(arguments.genotype, space)}
     else:
         selected = read_selected(arguments.workdir)
         wanted = {entry["name"]: space.genotype(entry["genotype"]) for entry in selected}
     folder: Path = arguments.workdir / "children"
     folder.mkdir(exist_ok=True)
-    record(arguments, {}, trained)
-    for name, genotype in wanted.items():
-        child = extract(trained.supernet, genotype, name=name)
-        images = prepared(data.calibration, genotype["resolution"])
-        calibrate(child, images, method=arguments.method)
-        calibration = {"method": arguments.method, "images": len(images)}
-        path = folder / f"{name}.keras"
-        description = describe(trained, genotype, calibration)
-        with staged(path.with_suffix(".json")) as (temporary,):
-            child.save(path)
-            temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        print(f"{path}: {description['macs'] / 1e6:.3f} MMACs, {genotype['resolution']} px")
+    with recorded(arguments, {}, trained):
+        for name, genotype in wanted.items():
+            _extract(trained, data.calibration, genotype, arguments.method, folder / name)
+
+
+def _extract(trained: Any, split: Any, genotype: Any, method: str, stem: Path) -> None:
+    """Writes one calibrated child and its JSON."""
+    from bignas_tf.calibration import calibrate
+    from bignas_tf.evaluation import prepared
+    from bignas_tf.extract import extract
+
+    child = extract(trained.supernet, genotype, name=stem.name)
+    images = prepared(split, genotype["resolution"])
+    calibrate(child, images, method=method)
+    description = describe(trained, genotype, {"method": method, "images": len(images)})
+    path = stem.with_name(f"{stem.name}.keras")
+    _save(child, description, path)
+    print(f"{path}: {description['macs'] / 1e6:.3f} MMACs, {genotype['resolution']} px")
+
+
+def _save(child: Any, description: dict[str, Any], path: Path) -> None:
+    """Writes the child and its JSON, or neither."""
+    from bignas_tf.files import staged
+
+    with (
+        staged(path, path.with_suffix(".json")) as (model, described),
+        # Keras wants a name in .keras; in a folder of its own nobody takes it for a child.
+        tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder,
+    ):
+        child.save(Path(folder) / path.name)
+        os.replace(Path(folder) / path.name, model)
+        described.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +66,33 @@ def load_run(arguments: Any) -> tuple[Any, Any]:
     return trained, data
 
 
-def record(arguments: Any, seeds: dict[str, int], trained: Any) -> None:
-    """Writes run.COMMAND.json: how the command was called, on what."""
-    from bignas_tf.training.logs import run_record, write_json
+@contextlib.contextmanager
+def recorded(arguments: Any, seeds: dict[str, int], trained: Any = None) -> Iterator[None]:
+    """Writes run.COMMAND.json after the work inside, if that succeeds.
 
-    entry = run_record(["bignas", *sys.argv[1:]], seeds, trained.recipe.to_json())
-    entry["checkpoint"] = trained.path.name
+    Args:
+        arguments: of the command.
+        seeds: what each seed is for -> seed.
+        trained: what the command worked on; None for one that loads no checkpoint.
+    """
+    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    yield
+    from bignas_tf.deploy.quiet import captured_stderr
+
+    with captured_stderr():  # TensorFlow greets at length
+        from bignas_tf.training.logs import run_record, write_json
+
+    recipe = trained.recipe.to_json() if trained else {}
+    entry = run_record(["bignas", *sys.argv[1:]], seeds, recipe) | {"started": started}
+    if trained:
+        entry["checkpoint"] = trained.path.name
     write_json(arguments.workdir / f"run.{arguments.command}.json", entry)
+
+
+def record(arguments: Any, seeds: dict[str, int], trained: Any = None) -> None:
+    """Writes run.COMMAND.json: how the command was called, on what."""
+    with recorded(arguments, seeds, trained):
+        pass
 
 
 def read_selected(workdir: Path) -> list[dict[str, Any]]:
