@@ -16,7 +16,6 @@ from bignas_tf.checks import (
     require,
     require_choice,
     require_int,
-    require_kernel,
     require_rate,
 )
 from bignas_tf.ops import ACTIVATIONS, OpWriter, Tensor
@@ -124,9 +123,8 @@ class ConvBlock(Block):
 
     def __post_init__(self):
         super().__post_init__()
-        for argument in ("channels", "strides", "groups", "dilation"):
+        for argument in ("channels", "kernel_size", "strides", "groups", "dilation"):
             require_int(argument, getattr(self, argument))
-        require_kernel("kernel_size", self.kernel_size)
         require_choice("activation", self.activation, ACTIVATIONS)
         ok = self.dilation == 1 or self.strides == 1
         require(ok, "dilation", f"1 where the stride is {self.strides}", self.dilation)
@@ -147,7 +145,8 @@ class SqueezeExcitation:
         ratio: hidden width as a fraction of the reference width.
         relative_to: reference width: the block's "input" channels (EfficientNet) or its
             "expanded" channels (MobileNetV3).
-        divisor: the hidden width is rounded to a multiple of it (`make_divisible`).
+        divisor: the hidden width is rounded to a multiple of it (`make_divisible`); with 1
+            it is rounded down, to 1 at least, as EfficientNet does.
         activation: of the hidden units.
         gate: "sigmoid" or "hard_sigmoid".
 
@@ -172,7 +171,8 @@ class SqueezeExcitation:
     def width(self, in_channels: int, expanded_channels: int) -> int:
         """Hidden units."""
         reference = in_channels if self.relative_to == "input" else expanded_channels
-        return make_divisible(reference * self.ratio, self.divisor)
+        hidden = reference * self.ratio
+        return max(1, int(hidden)) if self.divisor == 1 else make_divisible(hidden, self.divisor)
 
 
 @register_block("mbconv")
@@ -207,9 +207,8 @@ class MBConvBlock(Block):
 
     def __post_init__(self):
         super().__post_init__()
-        for argument in ("channels", "strides", "expand_divisor"):
+        for argument in ("channels", "kernel_size", "strides", "expand_divisor"):
             require_int(argument, getattr(self, argument))
-        require_kernel("kernel_size", self.kernel_size)
         require_choice("activation", self.activation, ACTIVATIONS)
         require_choice("shortcut", self.shortcut, SHORTCUTS)
         if (self.expand_ratio is None) == (self.expanded_channels is None):

@@ -30,11 +30,6 @@ def require_int(argument: str, value: Any, low: int = 1) -> None:
     require(is_int(value, low), argument, f"an integer of at least {low}", value)
 
 
-def require_kernel(argument: str, value: Any) -> None:
-    """Requires an odd positive int."""
-    require(is_int(value) and value % 2 == 1, argument, "an odd positive integer", value)
-
-
 def require_choice(argument: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Requires one of `allowed`."""
     ok = isinstance(value, str) and value in allowed

@@ -260,3 +260,9 @@ def test_a_stage_refuses_depth_zero_and_kernels_that_cannot_share():
         Stage((8,), (0, 1), (3,), (1,), 1)
     with pytest.raises(ValueError, match=r"`kernels` must not mix 1 .* Received: \(1, 3\)"):
         Stage((8,), (1,), (1, 3), (1,), 2)
+
+
+@pytest.mark.parametrize("kernels", [(2,), (3, 4), (2, 4)])
+def test_a_stage_refuses_even_kernels_which_have_no_centre(kernels):
+    with pytest.raises(ValueError, match=r"^`kernels` must be odd\. Received: \("):
+        Stage((8,), (1,), kernels, (1,), 1)

@@ -113,9 +113,27 @@ def test_channels_are_rounded_to_a_multiple_never_below_nine_tenths(value, divis
     assert make_divisible(value, divisor) == rounded
 
 
+@pytest.mark.parametrize(
+    ("channels", "ratio", "divisor", "hidden"),
+    [(10, 0.25, 1, 2), (14, 0.25, 1, 3), (3, 0.25, 1, 1), (32, 0.25, 1, 8), (14, 0.25, 2, 4)],
+)
+def test_the_hidden_width_of_a_gate_is_rounded_down_unless_it_has_a_divisor(
+    channels, ratio, divisor, hidden
+):
+    assert SqueezeExcitation(ratio=ratio, divisor=divisor).width(channels, 99) == hidden
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 6])
+def test_a_plain_network_may_have_even_kernels(size):
+    conv = ConvBlock(name="stem", channels=8, kernel_size=size)
+    depthwise = MBConvBlock(name="a", channels=8, kernel_size=size, expand_ratio=1)
+    spec = network(conv, depthwise, HEAD)
+    assert NetworkSpec.from_json(json.dumps(spec.to_json())) == spec
+
+
 NOT_INTS = [0, -1, 1.0, "8", None, True, math.nan, math.inf, [8], {}]
 NOT_NUMBERS = [0, -0.5, math.nan, math.inf, "1", True, [1.0], {}]
-NOT_KERNELS = [0, -3, 2, 4, 3.0, "3", None, True, [3], (3, 3)]
+NOT_KERNELS = [*NOT_INTS, (3, 3)]
 NOT_RATES = [1, 1.5, -0.1, math.nan, "0.1", None, False, [0.1]]
 NOT_NAMES = [5, None, True, ["relu"], {"a": 1}, "gelu_tanh", "Relu", ""]
 BLOCK = {

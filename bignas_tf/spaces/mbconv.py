@@ -34,7 +34,8 @@ class Stage:
     Attributes:
         widths: choices of output channels.
         depths: choices of the number of blocks, at least 1.
-        kernels: choices of the depthwise kernel size.
+        kernels: choices of the depthwise kernel size, odd: the smaller ones are the centres
+            of the larger.
         expands: choices of the expansion ratio.
         strides: of the first block.
         se: squeeze-and-excitation of its blocks, or None.
@@ -50,6 +51,8 @@ class Stage:
     def __post_init__(self):
         for argument in ("widths", "depths", "kernels", "expands"):
             _require_choices(argument, getattr(self, argument))
+        odd = all(kernel % 2 for kernel in self.kernels)
+        require(odd, "kernels", "odd", self.kernels)
         # The centre of a larger kernel is not where a 1x1 kernel of stride 2 looks.
         if self.strides > 1 and len(self.kernels) > 1 and 1 in self.kernels:
             raise ValueError(
