@@ -145,7 +145,7 @@ def test_fairnas_networks_have_their_recounted_cost(network):
     assert_counts(count(fairnas(network["layers"])), network)
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", range(len(PUBLISHED["bignas"]["networks"])))
 def test_the_bounds_of_the_bignas_space_have_their_recounted_cost(index):
     network = PUBLISHED["bignas"]["networks"][index]
     bare = count(bignas_networks(shortcut="identity")[index])
