@@ -264,7 +264,7 @@ class Space(abc.ABC):
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     def to_json(self) -> dict[str, Any]:
-        """The space as plain data, so that a checkpoint can tell whether it fits."""
+        """Name, classes and choices as plain data: what searches of one space share."""
         return {
             "name": self.name,
             "classes": self.classes,
