@@ -108,7 +108,7 @@ def _settle(folder: Path, old: Path) -> None:
 
 def main(arguments: Any) -> None:
     """Runs the command."""
-    from bignas_tf.commands.run_folder import load_run, record
+    from bignas_tf.commands.run_folder import load_run, recorded
     from bignas_tf.evaluation import ChildEvaluator
     from bignas_tf.search import CoarseToFine, RandomSearch, check_names, parse_budgets, select
 
@@ -134,9 +134,11 @@ def main(arguments: Any) -> None:
     evaluator = ChildEvaluator(trained.supernet, data.calibration, data.held_out)
     identity = weights_identity(trained.path.name, trained.supernet.weight_arrays())
     folder = arguments.workdir / "select"
-    with _search_folder(folder, identity, arguments.overwrite):
+    with (
+        recorded(arguments, {"search": arguments.seed}, trained),
+        _search_folder(folder, identity, arguments.overwrite),
+    ):
         selected = select(space, evaluator, budgets, strategy=strategy, folder=folder, names=names)
-    record(arguments, {"search": arguments.seed}, trained)
     for chosen in selected:
         print(
             f"{chosen['name']}: {chosen['accuracy']:.2%} of {len(data.held_out)} held-out images, "
