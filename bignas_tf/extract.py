@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,20 @@ def extract(supernet: Supernet, genotype: Genotype, **arguments: Any) -> keras.M
     child = build_child(genotype.spec(), **arguments)
     assign_weights(child, supernet.child_weights(genotype))
     return child
+
+
+def weights_identity(arrays: Mapping[str, np.ndarray]) -> str:
+    """Eight hexadecimal digits that tell weights apart, whatever their order.
+
+    Args:
+        arrays: by path, such as `Supernet.weight_arrays` gives them.
+    """
+    identity = 0
+    for path in sorted(arrays):
+        array = np.ascontiguousarray(arrays[path])
+        identity = zlib.crc32(f"{path} {array.dtype} {array.shape}".encode(), identity)
+        identity = zlib.crc32(array.tobytes(), identity)
+    return f"{identity:08x}"
 
 
 def assign_weights(child: keras.Model, weights: Mapping[str, np.ndarray]) -> None:

@@ -89,7 +89,7 @@ class RunEvaluation:
         row = accuracy_row(child.predict(images, verbose=0).argmax(-1) == labels)
         stale = weights | sliced_statistics(self._biggest, spec)
         row["top1_uncalibrated"] = float(correct(spec, stale, images, labels).mean())
-        return row
+        return row | {key: described[key] for key in ("genotype", "weights") if key in described}
 
     def _extreme(self, genotype: Genotype, weights: Mapping[str, Any]) -> dict[str, Any]:
         spec = genotype.spec()

@@ -1,103 +1,45 @@
-import contextlib
-import io
-import json
 import re
 import shutil
-import sys
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from commands_fixture import (
+    BIG,
+    SMALL,
+    TINY,
+    TRAIN,
+    WARNINGS,
+    assert_refused,
+    bignas,
+    done,
+    files,
+    read,
+    registered,
+    selected,
+    train,
+)
 from PIL import Image
 
-import bignas_tf.cli as cli
 from bignas_tf import cost
 from bignas_tf.commands import convert
 from bignas_tf.deploy import tflite
 from bignas_tf.deploy.interpreter import predict
 from bignas_tf.resize import prepare
-from bignas_tf.spaces import SPACES, MBConvSpace, Stage
-from bignas_tf.training.checkpoints import read_checkpoint, write_checkpoint
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.trainer import load_run_data
 
-TINY = MBConvSpace(
-    name="tiny",
-    resolution_choices=(6, 8),
-    stem_widths=(4,),
-    stem_strides=1,
-    stages=(Stage((4, 8), (1, 2), (3,), (2,), 2),),
-    head_widths=(16,),
-    classes=10,
-    input_channels=1,
-)
-SMALL, BIG = (cost.count(g.spec()).mmacs for g in (TINY.smallest(), TINY.biggest()))
-TRAIN = (
-    "train",
-    "--recipe=digits",
-    "--set=space=tiny",
-    "--set=epochs=3",
-    "--set=held_out=1200",
-    "--set=calibration_images=64",
-    '--set=schedule={"kind": "cosine", "initial": 0.1}',
-)
-# The same recipe with too few steps to matter.
-SHORT = (*TRAIN, "--set=epochs=1", "--set=batch_size=200")
-
-# Keras 3.15 converts its variables in a way that NumPy 2 deprecates; eager steps draw
-# tf.data's own warning that it is not run eagerly.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
-]
+pytestmark = WARNINGS
 
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny_by_name():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SPACES, "tiny", lambda: TINY)
-        yield
-
-
-def bignas(*arguments):
-    """Runs a command in this process: exit code, stdout, stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    argv = ["bignas", *map(str, arguments)]
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", argv)
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            # A few steps run faster as they are written than traced.
-            tf.config.run_functions_eagerly(arguments[0] == "train")
-            try:
-                cli._main(cli._parse(argv))
-            finally:
-                tf.config.run_functions_eagerly(False)
-    return stop.value.code, out.getvalue(), err.getvalue()
-
-
-def done(*arguments):
-    status, out, err = bignas(*arguments)
-    assert status == 0, err
-    return out
-
-
-def assert_refused(result, message):
-    status, _, err = result
-    assert status == 2, err
-    assert re.search(message, err.splitlines()[-1]), err.splitlines()[-1]
-
-
-def read(path):
-    return json.loads(path.read_text())
+    yield from registered()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of a run with nothing but its training."""
-    workdir = tmp_path_factory.mktemp("trained")
-    done(*TRAIN, f"--workdir={workdir}")
-    return workdir
+    return train(tmp_path_factory)
 
 
 @pytest.fixture
@@ -122,11 +64,6 @@ def finished(trained, tmp_path_factory):
     said["benchmark"] = done("benchmark", f"--workdir={workdir}", "--runs=1", "--rounds=1")
     said["report"] = done("report", f"--workdir={workdir}")
     return workdir, said
-
-
-def selected(workdir):
-    entries = read(workdir / "select" / "selected.json")
-    return {entry["name"]: TINY.genotype(entry["genotype"]) for entry in entries}
 
 
 def test_selected_children_are_within_their_budgets_and_as_accurate_as_said(finished):
@@ -222,23 +159,6 @@ def test_every_command_records_how_it_was_called_and_on_what(finished):
     assert "checkpoint" not in entry
 
 
-def test_a_child_that_cannot_be_saved_leaves_the_older_one_and_no_record(run, monkeypatch):
-    command = ("extract", f"--workdir={run}", "--genotype=smallest", "--name=hand")
-    done(*command)
-    before = files(run)
-
-    def fail(child, path):
-        path.write_bytes(b"half of it")
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(keras.Model, "save", fail)
-    assert_refused(bignas(*command, "--method=batch_average"), "^error: No space left on device")
-    assert files(run) == before
-    done_anew = bignas(*command[:-1], "--name=new")
-    assert_refused(done_anew, "^error: No space left on device")
-    assert files(run) == before
-
-
 @pytest.mark.parametrize("images", [1, 2, 7, 320, 1000])
 def test_a_sorted_split_is_checked_and_calibrated_with_images_of_every_class(images):
     labels = np.sort(np.arange(images) % 10)
@@ -302,90 +222,6 @@ def test_a_search_does_not_go_on_with_weights_trained_further(finished, tmp_path
     done(*search, "--overwrite")
     (genotype,) = selected(workdir).values()
     assert genotype == TINY.smallest()
-
-
-def files(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-MIDDLE = TINY.smallest().as_dict()
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (("select", f"--budget=mmacs:{SMALL / 2:.6f}"), "`budget` must be at least .* smallest"),
-        (("select", "--budget=macs:1"), "`metric` must be one of mmacs, params_m.*'macs'"),
-        (("select", f"--budget=mmacs:{BIG}", "--names=a,b"), "`names` must be 1 different ones"),
-        (("extract",), "selected.json is missing; `bignas select` writes it"),
-        (("extract", "--genotype=tiny", "--name=a"), "`genotype` must be .*Received: tiny"),
-        (("extract", "--genotype=5", "--name=a"), "`genotype` must be .*Received: 5"),
-        (("extract", "--genotype={}", "--name=a"), "has the genes resolution, .*missing"),
-        (
-            ("extract", f"--genotype={json.dumps(MIDDLE | {'resolution': 7})}", "--name=a"),
-            "`resolution` of space 'tiny' must be one of 6, 8. Received: 7",
-        ),
-        (("extract", "--genotype=smallest"), "`genotype` and `name` must be given together"),
-        (("extract", "--genotype=smallest", "--name=a", "--method=no"), "`method` must be one of"),
-        (("extract", "--genotype=smallest", "--name=../a"), "`name` must be"),
-        (("evaluate",), "children has no .keras files; `bignas extract` writes them"),
-        (("convert",), "children has no .keras files; `bignas extract` writes them"),
-        (("benchmark",), "has no .tflite files; `bignas convert` writes them"),
-        (("report",), "selected.json is missing; `bignas select` writes it"),
-        (SHORT, "was started with another (epochs|batch_size)"),
-        ((*TRAIN, "--set=space=digits"), "was started with another space"),
-    ],
-)
-def test_bad_input_is_refused_and_nothing_is_lost(run, command, message):
-    before = files(run)
-    assert_refused(bignas(*command, f"--workdir={run}"), f"^error: .*{message}")
-    after = files(run)
-    assert {path: after.get(path) for path in before} == before
-    assert not [path for path in after if path.suffix in (".tmp", ".keras")]
-
-
-def test_images_of_another_data_set_are_refused(run, tmp_path):
-    for name in "ab":
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(1300):
-            pixels = np.full((8, 8), number % 256, np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.bmp")
-    data = f"--data=folder:{tmp_path / 'images'}"
-    result = bignas("select", f"--workdir={run}", f"--budget=mmacs:{BIG}", data)
-    assert_refused(result, "^error: `data` must be the images of the run in .*folder:")
-    assert_refused(bignas(*TRAIN, f"--workdir={run}", data), "was started with another classes")
-
-
-def test_weights_of_another_space_are_no_start(run, tmp_path):
-    other = (f"--workdir={tmp_path / 'other'}", "--set=space=digits", f"--init_from={run}")
-    assert_refused(bignas(*TRAIN, *other), "^error: `init_from` must be .* space 'digits'")
-
-
-def test_a_corrupt_checkpoint_is_refused_by_name(run):
-    for path in (run / "checkpoints").iterdir():
-        path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(RuntimeWarning, match="is damaged"):
-        result = bignas("extract", f"--workdir={run}", "--genotype=smallest", "--name=a")
-    assert_refused(result, "^error: All checkpoints in .* are damaged: step_")
-    with pytest.warns(RuntimeWarning, match="is damaged"):
-        result = bignas(*TRAIN, f"--workdir={run}")
-    assert_refused(result, "^error: All checkpoints in .* are damaged: step_")
-
-
-def test_a_checkpoint_of_something_else_is_refused(run):
-    for path in (run / "checkpoints").iterdir():
-        arrays, _ = read_checkpoint(path)
-        write_checkpoint(path, arrays, {"epoch": 3})
-    for command in (TRAIN, ("select", "--budget=mmacs:1")):
-        result = bignas(*command, f"--workdir={run}")
-        assert_refused(result, "^error: Checkpoint .* must be that of a run")
-
-
-def test_a_workdir_that_is_a_file_is_refused(run):
-    (checkpoint, *_) = (run / "checkpoints").iterdir()
-    for command in (("select", "--budget=mmacs:1"), ("extract",)):
-        result = bignas(*command, f"--workdir={checkpoint}")
-        assert_refused(result, "^error: `workdir` must be a run's folder. Received: .*safetensors$")
 
 
 def test_a_model_is_not_judged_on_other_classes(finished, tmp_path):

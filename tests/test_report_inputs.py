@@ -1,5 +1,6 @@
 """What the report says about files that are damaged or missing."""
 
+import hashlib
 import json
 import re
 
@@ -7,11 +8,15 @@ import pytest
 from report_fixture import (
     CHILDREN,
     EVALUATION,
+    TESTED,
     dump,
     genotype,
     page_of,
+    timing,
+    write_benchmark,
     write_export,
     write_minimal_run,
+    write_run,
 )
 
 from bignas_tf.report import ReportError, write_report
@@ -69,6 +74,37 @@ def test_a_folder_without_a_finished_selection_is_refused(tmp_path, name):
     (tmp_path / name).unlink()
     with pytest.raises(ReportError, match=rf"{name} is missing; `bignas (train|select)`"):
         write_report(tmp_path)
+
+
+def test_figures_of_another_genotype_of_the_same_name_are_left_out(tmp_path):
+    write_run(tmp_path)
+    assert "Left out" not in page_of(tmp_path).text
+    chosen = {name: genotype(int(child["resolution"])) for name, child in CHILDREN.items()}
+    children = {k: {**row, "genotype": chosen[k], "weights": "0"} for k, row in TESTED.items()}
+    children["s"]["genotype"] = chosen["l"]
+    dump(tmp_path / "evaluation.json", {**EVALUATION, "children": children})
+    for name in chosen:
+        sidecar = json.loads((tmp_path / f"{name}.json").read_text())
+        sidecar["genotype"] = chosen["s" if name == "m" else name]
+        dump(tmp_path / f"{name}.json", sidecar)
+    page = page_of(tmp_path)
+    rows = page.tables["Children"]
+    assert [rows[name]["test (%)"] for name in chosen] == ["–", "97.2", "97.8"]
+    latencies = [rows[name]["median latency (ms)"] for name in chosen]
+    assert [latency == "–" for latency in latencies] == [False, True, False]
+    assert "m.tflite" not in page.tables["Exported files"]
+    assert "but another genotype: m.tflite, test accuracy of s." in page.text
+
+
+def test_times_of_another_file_of_the_same_size_are_left_out(tmp_path):
+    write_minimal_run(tmp_path)
+    file = write_export(tmp_path, "s", "float32", 100)
+    row = timing(tmp_path / "s.tflite", file["bytes"], 0.1)
+    content = (tmp_path / "s.tflite").read_bytes()
+    for found, shown in ((content, True), (b"another", False)):
+        write_benchmark(tmp_path, [{**row, "sha256": hashlib.sha256(found).hexdigest()}])
+        table = page_of(tmp_path).tables["Exported files"]
+        assert ("median (ms)" in table["s.tflite"]) == shown
 
 
 def test_a_sidecar_of_another_file_is_refused(tmp_path):

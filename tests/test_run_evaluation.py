@@ -8,7 +8,7 @@ from bignas_tf import cost
 from bignas_tf.calibration import calibrate
 from bignas_tf.data import hold_out, load_source
 from bignas_tf.evaluation import wilson_interval
-from bignas_tf.extract import extract
+from bignas_tf.extract import extract, weights_identity
 from bignas_tf.resize import prepare
 from bignas_tf.run_evaluation import (
     RunEvaluation,
@@ -72,7 +72,8 @@ def evaluated(tmp_path_factory):
         variable.assign(rng.normal(0.2, 0.5, variable.shape))
     child = finished_child(supernet, MIDDLE, calibration)
     child.save(folder / "middle.keras")
-    description = {"spec": MIDDLE.spec().to_json()}
+    known = {"genotype": MIDDLE.as_dict(), "weights": weights_identity(supernet.weight_arrays())}
+    description = {"spec": MIDDLE.spec().to_json(), **known}
     (folder / "middle.json").write_text(json.dumps(description))
     evaluation = RunEvaluation(supernet, calibration, source)
     result = evaluation.run([folder / "middle.keras"], hold_out(train, 200, 1)[1])
@@ -89,7 +90,21 @@ def test_a_saved_child_has_the_accuracy_that_keras_gives(evaluated):
     _, source, _, child, result = evaluated
     row = result["children"]["middle"]
     assert row["top1"] == top1(child, source.test)
+    assert row["genotype"] == MIDDLE.as_dict()
     assert row["top1_interval"] == list(wilson_interval(row["top1"], len(source.test)))
+
+
+def test_weights_that_differ_anywhere_have_another_identity(evaluated):
+    supernet, *_, result = evaluated
+    arrays = supernet.weight_arrays()
+    identity = weights_identity(arrays)
+    assert result["children"]["middle"]["weights"] == identity
+    assert weights_identity(dict(reversed(arrays.items()))) == identity
+    changed = {path: array.copy() for path, array in arrays.items()}
+    path, array = list(changed.items())[-1]
+    array.flat[-1] = np.nextafter(array.flat[-1], np.float32(np.inf))
+    assert weights_identity(changed) != identity
+    assert weights_identity(arrays | {path: arrays[path][None]}) != identity
 
 
 @pytest.mark.parametrize("name", ["biggest", "smallest"])

@@ -36,12 +36,13 @@ def main(arguments: Any) -> None:
 
 
 def _evaluate_run(arguments: Any) -> None:
-    from bignas_tf.commands.run_folder import child_files, load_run, recorded
+    from bignas_tf.commands.run_folder import child_files, load_run, recorded, require_current
     from bignas_tf.run_evaluation import RunEvaluation
     from bignas_tf.training.logs import write_json
 
     files = child_files(arguments.workdir)
     trained, data = load_run(arguments)
+    require_current(files, trained)
     with recorded(arguments, {}, trained):
         evaluation = RunEvaluation(trained.supernet, data.calibration, data.source)
         result = evaluation.run(files, data.train if data.source.name == "digits" else None)

@@ -56,6 +56,7 @@ def parse_genotype(text: str, space: Any) -> Any:
 def describe(trained: Any, genotype: Any, calibration: dict[str, Any]) -> dict[str, Any]:
     """The JSON beside an extracted child."""
     from bignas_tf import __version__, cost
+    from bignas_tf.extract import weights_identity
 
     spec = genotype.spec()
     counted = cost.count(spec)
@@ -74,6 +75,7 @@ def describe(trained: Any, genotype: Any, calibration: dict[str, Any]) -> dict[s
         "labels": list(trained.classes),
         "calibration": calibration,
         "checkpoint": trained.path.name,
+        "weights": weights_identity(trained.supernet.weight_arrays()),
         "step": trained.step,
         "recipe": trained.recipe.name,
         "bignas_tf": __version__,

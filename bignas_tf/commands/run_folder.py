@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,24 @@ def record(arguments: Any, seeds: dict[str, int], trained: Any = None) -> None:
     """Writes run.COMMAND.json: how the command was called, on what."""
     with recorded(arguments, seeds, trained):
         pass
+
+
+def require_current(children: Sequence[Path], trained: Any) -> None:
+    """Requires extracted children to have been cut from these weights, as far as they tell.
+
+    Raises:
+        ValueError: naming one that was not.
+    """
+    from bignas_tf.deploy.model_file import read_sidecar
+    from bignas_tf.extract import weights_identity
+
+    weights = weights_identity(trained.supernet.weight_arrays())
+    for path in children:
+        if read_sidecar(path).get("weights", weights) != weights:
+            raise ValueError(
+                f"the children must be cut from {trained.path.name}; `bignas extract` does it "
+                f"again. Received: {path}, of other weights"
+            )
 
 
 def read_selected(workdir: Path) -> list[dict[str, Any]]:

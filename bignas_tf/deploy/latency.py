@@ -6,6 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -43,6 +44,7 @@ class Latency:
         peak_rss_mb: float, MB (1e6 bytes) of the whole process: the model, LiteRT,
             and about 40 for Python with NumPy.
         file_bytes: int.
+        sha256: str, hexadecimal hash of the file.
     """
 
     path: str
@@ -58,6 +60,7 @@ class Latency:
     delegate_parts: int
     peak_rss_mb: float
     file_bytes: int
+    sha256: str = ""
 
 
 class _Worker:
@@ -206,6 +209,7 @@ def _latency(worker: _Worker, threads: int, warmup: int, rounds: int) -> Latency
         delegate_parts=worker.parts,
         peak_rss_mb=worker.peak_rss_mb,
         file_bytes=Path(worker.path).stat().st_size,
+        sha256=hashlib.sha256(Path(worker.path).read_bytes()).hexdigest(),
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from bignas_tf.report.fields import Fields, ReportError, read_json
 
@@ -19,6 +20,7 @@ class Timing:
     p95_ms: float
     threads: int
     file_bytes: int | None
+    sha256: str | None
     conditions: dict[str, str]
 
 
@@ -35,6 +37,8 @@ class ExportedFile:
         scale: the largest absolute output of the Keras model.
         max_difference: in units of the outputs.
         agreement: share of images with the same top class.
+        sha256: hash of its content.
+        genotype: of the child, where it is recorded.
     """
 
     name: str
@@ -45,6 +49,8 @@ class ExportedFile:
     scale: float
     max_difference: float
     agreement: float
+    sha256: str
+    genotype: dict[str, Any] | None
 
 
 def read_exported(path: Path) -> ExportedFile:
@@ -70,6 +76,8 @@ def read_exported(path: Path) -> ExportedFile:
         scale=verification.number("scale", 0),
         max_difference=verification.number("max_difference", 0),
         agreement=verification.share("agreement"),
+        sha256=fields.text("sha256"),
+        genotype=fields.object("genotype").plain() if "genotype" in fields else None,
     )
 
 
@@ -107,5 +115,6 @@ def _timing(fields: Fields) -> Timing:
         p95_ms=number("p95_ms"),
         threads=int(number("threads")),
         file_bytes=int(number("file_bytes")) if "file_bytes" in fields else None,
+        sha256=(fields.text("sha256") or None) if "sha256" in fields else None,
         conditions={key: fields.text(key) for key in about if key in fields},
     )

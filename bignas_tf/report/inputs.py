@@ -63,12 +63,16 @@ class Selected:
 
 @dataclasses.dataclass(frozen=True)
 class Tested:
-    """Shares of test images that a network gets right. `mmacs` where they are recorded."""
+    """Shares of test images that a network gets right.
+
+    `mmacs` and `genotype` where they are recorded.
+    """
 
     top1: float
     uncalibrated: float | None = None
     interval: tuple[float, float] | None = None
     mmacs: float | None = None
+    genotype: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,10 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder. Of what is not there the collections are empty, `evaluation` None."""
+    """A run folder. Of what is not there the collections are empty, `evaluation` None.
+
+    `outdated` names what is left out: figures of a child that had another genotype.
+    """
 
     workdir: Path
     records: list[Record]
@@ -105,6 +112,7 @@ class Run:
     evaluation: Evaluation | None
     files: list[ExportedFile]
     timings: list[Timing]
+    outdated: list[str]
 
 
 def read_run(workdir: Path) -> Run:
@@ -124,16 +132,30 @@ def read_run(workdir: Path) -> Run:
     for needed, command in (("run.json", "train"), ("select/selected.json", "select")):
         if not (workdir / needed).is_file():
             raise ReportError(f"{workdir / needed} is missing; `bignas {command}` writes it")
+    selected = _selected(workdir / "select" / "selected.json")
+    evaluation = _evaluation(workdir / "evaluation.json")
+    files = [read_exported(path) for path in sorted(workdir.glob("*.tflite"))]
+    chosen = {child.name: child.genotype for child in selected}
+
+    def current(child: str, genotype: dict[str, Any] | None) -> bool:
+        return genotype is None or chosen.get(child, genotype) == genotype
+
+    outdated = [file.name for file in files if not current(file.child, file.genotype)]
+    if evaluation:
+        tested = {k: v for k, v in evaluation.children.items() if current(k, v.genotype)}
+        outdated += [f"test accuracy of {k}" for k in evaluation.children if k not in tested]
+        evaluation = dataclasses.replace(evaluation, children=tested)
     return Run(
         workdir=workdir,
         records=_records(workdir),
-        selected=_selected(workdir / "select" / "selected.json"),
+        selected=selected,
         log=[_log_line(line) for line in _lines(workdir / "log.jsonl")],
         points=[_point(line) for line in _lines(workdir / "select" / "points.jsonl")],
         front=_front(workdir / "select" / "front.json"),
-        evaluation=_evaluation(workdir / "evaluation.json"),
-        files=[read_exported(path) for path in sorted(workdir.glob("*.tflite"))],
+        evaluation=evaluation,
+        files=[file for file in files if file.name not in outdated],
         timings=read_timings(workdir / "benchmark.csv"),
+        outdated=outdated,
     )
 
 
@@ -248,4 +270,5 @@ def _tested(fields: Fields) -> Tested:
         uncalibrated=fields.share("top1_uncalibrated") if "top1_uncalibrated" in fields else None,
         interval=interval,
         mmacs=fields.number("mmacs", 0) if "mmacs" in fields else None,
+        genotype=fields.object("genotype").plain() if "genotype" in fields else None,
     )

@@ -160,6 +160,7 @@ def timings_of(run: Run, file: ExportedFile) -> list[Timing]:
     """Times of a file, fewest threads first; none of an earlier file of that name."""
     found = [timing for timing in run.timings if timing.file == file.name]
     found = [timing for timing in found if timing.file_bytes in (None, file.bytes)]
+    found = [timing for timing in found if timing.sha256 in (None, file.sha256)]
     return sorted(found, key=lambda timing: timing.threads)
 
 
