@@ -178,3 +178,16 @@ def test_an_unknown_method_and_an_empty_chunk_are_refused():
 def test_a_network_without_batch_norm_has_no_statistics():
     spec = NetworkSpec((4, 4, 3), (HeadBlock(name="head"),), 2)
     assert calibrate(build_child(spec), np.zeros((1, 4, 4, 3), "float32")) == {}
+
+
+def test_a_loaded_child_is_calibrated_by_its_spec_and_refused_without_it():
+    spec = SPACES["digits"]().smallest().spec()
+    child = build_child(spec)
+    loaded = build_child(spec)
+    loaded.set_weights(child.get_weights())
+    del loaded.spec  # as after keras.models.load_model
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
+    with pytest.raises(ValueError, match="`spec` must be given"):
+        calibrate(loaded, images)
+    for path, value in calibrate(loaded, images, spec=spec).items():
+        np.testing.assert_array_equal(value, calibrate(child, images)[path])

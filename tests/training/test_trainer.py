@@ -319,3 +319,17 @@ def test_an_error_within_a_step_never_saves_half_of_it(tmp_path, monkeypatch, ea
 def test_data_must_be_named_where_the_recipe_names_none():
     with pytest.raises(ValueError, match="`data` must be given for recipe 'tiny'"):
         trainer_module.load_run_data(FOLDER)
+
+
+def test_calibration_images_of_a_folder_sorted_by_class_are_mixed(tmp_path):
+    for part, count in (("train", 30), ("test", 2)):
+        for number, name in enumerate(("black", "white")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(np.full((8, 8), 255 * number, np.uint8)).save(folder / f"{i}.png")
+    data = trainer_module.load_run_data(
+        FOLDER.replace(calibration_images=32, held_out=10), f"folder:{tmp_path}"
+    )
+    assert set(data.calibration.labels[:8]) == {0, 1}
+    assert sorted(np.bincount(data.calibration.labels)) == [16, 16]
