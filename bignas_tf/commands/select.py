@@ -14,8 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +48,6 @@ def add_arguments(parser: Any) -> None:
         "--fine_candidates", type=int, default=16, help="per budget and fine round, at most"
     )
     parser.add_argument("--fine_rounds", type=int, default=2, help="after the coarse grid")
-
-
-def weights_identity(checkpoint: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells the weights of one training from those of another.
-
-    Args:
-        checkpoint: name of the file, for people; retraining gives the same name again.
-        arrays: NumPy arrays by path.
-    """
-    checksum = 0
-    for path in sorted(arrays):
-        checksum = zlib.crc32(arrays[path].tobytes(), zlib.crc32(path.encode(), checksum))
-    return {"checkpoint": checkpoint, "crc32": checksum}
 
 
 def _check_weights(folder: Path, identity: dict[str, Any]) -> None:
@@ -110,6 +96,7 @@ def main(arguments: Any) -> None:
     """Runs the command."""
     from bignas_tf.commands.run_folder import load_run, recorded
     from bignas_tf.evaluation import ChildEvaluator
+    from bignas_tf.extract import weights_identity
     from bignas_tf.search import CoarseToFine, RandomSearch, check_names, parse_budgets, select
 
     budgets = parse_budgets(arguments.budget, arguments.at_least)
@@ -132,7 +119,9 @@ def main(arguments: Any) -> None:
             fine_rounds=arguments.fine_rounds,
         )
     evaluator = ChildEvaluator(trained.supernet, data.calibration, data.held_out)
-    identity = weights_identity(trained.path.name, trained.supernet.weight_arrays())
+    # Retraining gives the same name again: it is for people.
+    checksum = weights_identity(trained.supernet.weight_arrays())
+    identity = {"checkpoint": trained.path.name, "crc32": checksum}
     folder = arguments.workdir / "select"
     with (
         recorded(arguments, {"search": arguments.seed}, trained),
