@@ -194,8 +194,8 @@ def _not_measured(run: Run) -> list[str]:
     """Limits of what is on the page."""
     gaps = ["The spread between runs: this is one training run."]
     if run.outdated:
-        names = ", ".join(run.outdated)
-        gaps.append(f"Left out, of a child of the same name but another genotype: {names}.")
+        outdated = ", ".join(run.outdated)
+        gaps.append(f"Left out, of a child of the same name but another genotype: {outdated}.")
     tested = run.evaluation.children if run.evaluation else {}
     names = [child.name for child in run.selected if child.name not in tested]
     if names and run.evaluation:
