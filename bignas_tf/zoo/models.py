@@ -22,6 +22,10 @@ from bignas_tf.zoo.presets import get_spec
 
 MIN_SIZE = 32
 WEIGHTS_SUFFIX = ".weights.h5"
+_WEIGHTS = (
+    f"either None (random initialization) or the path to the weights file ({WEIGHTS_SUFFIX}) "
+    "to be loaded"
+)
 
 BASE_DOCSTRING = """Builds the {name} architecture.
 
@@ -58,7 +62,8 @@ BASE_DOCSTRING = """Builds the {name} architecture.
             the last convolution; "avg" or "max": its mean or maximum over height and width.
         classes: number of classes; used where `include_top` is True.
         classifier_activation: activation of the classifier, a name or a callable; None
-            gives logits. Used where `include_top` is True.
+            gives logits. Used where `include_top` is True; only None and "softmax" if
+            `weights` are loaded too.
         include_preprocessing: whether the first layer maps [0, 255] to [-1, 1].
         name: of the model.
 
@@ -94,7 +99,7 @@ def _build(
     if pooling is not None:
         require_choice("pooling", pooling, POOLINGS)
     require_int("classes", classes)
-    _check_activation(classifier_activation)
+    _check_activation(classifier_activation, include_top and path is not None)
     spec = get_spec(preset)
     shape = _input_shape(spec, include_top, input_tensor, input_shape)
     if input_tensor is None:
@@ -117,27 +122,30 @@ def _build(
 def _weights_path(weights: Any) -> Path | None:
     if weights is None:
         return None
-    if weights == "imagenet":
+    if isinstance(weights, str) and weights == "imagenet":
         raise ValueError(
-            "`weights` must be None or the path of a .weights.h5 file: nobody has trained these "
+            f"`weights` must be {_WEIGHTS}: nobody has trained these "
             "networks on ImageNet yet, so there are no ImageNet weights. Received: 'imagenet'"
         )
-    allowed = f"None or the path of a {WEIGHTS_SUFFIX} file"
-    require(isinstance(weights, (str, os.PathLike)), "weights", allowed, weights)
+    require(isinstance(weights, (str, os.PathLike)), "weights", _WEIGHTS, weights)
     path = Path(weights)
-    require(path.name.endswith(WEIGHTS_SUFFIX), "weights", allowed, str(path))
-    require(path.is_file(), "weights", "an existing file", str(path))
+    ok = path.name.endswith(WEIGHTS_SUFFIX) and path.is_file()
+    require(ok, "weights", f"{_WEIGHTS}, which must exist", str(path))
     return path
 
 
-def _check_activation(activation: str | Callable | None) -> None:
+def _check_activation(activation: str | Callable | None, loads_top: bool) -> None:
     allowed = "None, the name of an activation or a callable"
     try:
-        keras.activations.get(activation)
+        found = keras.activations.get(activation)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"`classifier_activation` must be {allowed}. Received: {activation!r}"
         ) from error
+    # As keras.applications do: what trained weights give is logits.
+    known = (keras.activations.get(None), keras.activations.softmax)
+    allowed = "None or 'softmax' when `weights` are loaded with `include_top=True`"
+    require(not loads_top or found in known, "classifier_activation", allowed, activation)
 
 
 def _input_shape(

@@ -188,13 +188,21 @@ def test_a_file_that_does_not_fit_is_refused_by_name(weights_file):
         SMALL(classes=8, weights=weights_file)
 
 
+def test_trained_weights_give_logits_or_probabilities_as_in_keras_applications(weights_file):
+    with pytest.raises(ValueError, match="must be None or 'softmax' when .* Received: 'relu'"):
+        SMALL(classes=7, weights=weights_file, classifier_activation="relu")
+    logits = SMALL(classes=7, weights=weights_file, classifier_activation=None)
+    assert logits.layers[-1].name == "head_classifier"
+    SMALL(include_top=False, weights=weights_file, classifier_activation="relu")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ({"weights": "imagenet"}, "nobody has trained these networks on ImageNet"),
-        ({"weights": "none.weights.h5"}, "`weights` must be an existing file. Received: 'none"),
-        ({"weights": "model.h5"}, r"`weights` must be None or the path .* Received: 'model.h5'"),
-        ({"weights": 1}, "`weights` must be None or the path .* Received: 1"),
+        ({"weights": "none.weights.h5"}, "`weights` must be .*, which must exist. Received: 'none"),
+        ({"weights": "model.h5"}, r"`weights` must be either None .* Received: 'model.h5'"),
+        ({"weights": 1}, "`weights` must be either None .* Received: 1"),
         ({"pooling": "mean"}, "`pooling` must be one of avg, max. Received: 'mean'"),
         ({"classes": 0}, "`classes` must be an integer of at least 1. Received: 0"),
         ({"classifier_activation": "softmin2"}, "`classifier_activation` .* Received: 'softmin2'"),
