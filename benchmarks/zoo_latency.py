@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ PUBLISHED = {  # pixels
 }
 QUANTIZATION = "float32"
 THREADS = 1
+QUIET = 0.5  # load average per core that times are fit to be compared at
 
 
 def build_ours(name: str) -> Any:
@@ -111,6 +114,14 @@ def main(_: list[str]) -> None:
     from bignas_tf.deploy import latency
 
     found = models()
+    load = os.getloadavg()[0]  # before the measurement, which is load too
+    if load > QUIET * (os.cpu_count() or 1):
+        print(
+            f"warning: the load average is {load:.2f} on {os.cpu_count()} cores; times will be "
+            "too long and unsteady. Converted files are kept: stop what else runs, wait a "
+            "minute, and run this again.",
+            file=sys.stderr,
+        )
     times = latency.measure(
         [path for path, _ in found.values()],
         threads=THREADS, warmup=FLAGS.warmup, runs=FLAGS.runs, rounds=FLAGS.rounds, progress=False,
@@ -127,6 +138,7 @@ def main(_: list[str]) -> None:
             "runs": time.runs,
             **figures,
             **conditions,
+            "load_1min": round(load, 2),
         }
         for (name, (_, figures)), time in zip(found.items(), times, strict=True)
     ]
