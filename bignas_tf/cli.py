@@ -10,9 +10,10 @@ from typing import Any
 from absl import app
 from absl.flags import argparse_flags
 
+from bignas_tf.deploy.script import BAD_INPUT, FAILED, INTERRUPTED, stop
+
 NEED_TENSORFLOW = ("train", "select", "extract", "evaluate", "convert")
 COMMANDS = ("train", "select", "extract", "evaluate", "convert", "benchmark", "report", "show")
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 _EPILOG = """the whole way:
   bignas train --recipe=digits --workdir=runs/digits
@@ -64,13 +65,13 @@ def _main(arguments: Any) -> None:
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("BIGNAS_DEBUG"):
             raise
-        _stop(error, BAD_INPUT)
+        stop(error, BAD_INPUT)
     except (RuntimeError, ArithmeticError) as error:
         if os.environ.get("BIGNAS_DEBUG"):
             raise
-        _stop(error, FAILED)
+        stop(error, FAILED)
     except KeyboardInterrupt:
-        _stop("interrupted", INTERRUPTED)
+        stop("interrupted", INTERRUPTED)
     sys.exit(status or 0)
 
 
@@ -82,13 +83,6 @@ def _load_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-
-
-def _stop(error: object, status: int) -> None:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        error = f"{error.strerror}: {error.filename}"  # without the number
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    sys.exit(status)
 
 
 def run() -> None:

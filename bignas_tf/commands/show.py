@@ -32,6 +32,11 @@ def main(arguments: Any) -> None:
         return
     if arguments.space is None and arguments.genotype:
         raise ValueError("`space` must be given with `genotype`. Received: None")
+    if arguments.resolution and not arguments.genotype:
+        raise ValueError(
+            "`genotype` or `model` must be given with `resolution`. "
+            f"Received: only {arguments.resolution}"
+        )
     if arguments.space is None:
         _list()
         return

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from bignas_tf.files import check_output, staged
+from bignas_tf.machine import cpu_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +222,7 @@ def host_conditions() -> dict[str, str]:
         the versions and the date (UTC).
     """
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": str(os.cpu_count()),
         "load_1min": f"{os.getloadavg()[0]:.2f}",
         "system": platform.platform(),
@@ -229,14 +230,6 @@ def host_conditions() -> dict[str, str]:
         "ai_edge_litert": importlib.metadata.version("ai-edge-litert"),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def write_csv(

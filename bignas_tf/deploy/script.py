@@ -1,4 +1,4 @@
-"""What the scripts of `export/` share: flags and mistakes end in one line, not a traceback."""
+"""What programs share: flags and mistakes end in one line, not a traceback."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
-BAD_INPUT = 2
-FAILED = 1
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -24,13 +23,13 @@ def run_script(main: Callable[[], None]) -> None:
 
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
-            _stop(f"unknown argument {arguments[1]!r}; see --help", BAD_INPUT)
+            stop(f"unknown argument {arguments[1]!r}; see --help", BAD_INPUT)
         try:
             main()
         except (ValueError, OSError, ImportError) as error:
-            _stop(error, BAD_INPUT)
+            stop(error, BAD_INPUT)
         except RuntimeError as error:
-            _stop(error, FAILED)
+            stop(error, FAILED)
 
     app.run(guarded, flags_parser=_parsed)
 
@@ -39,11 +38,14 @@ def _parsed(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
-        _stop(error, BAD_INPUT)
+        stop(error, BAD_INPUT)
     except SystemExit:  # --help is no failure
         sys.exit(0)
 
 
-def _stop(error: object, status: int) -> NoReturn:
+def stop(error: object, status: int) -> NoReturn:
+    """Ends the program with one line on stderr."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        error = f"{error.strerror}: {error.filename}"  # without the number
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
     sys.exit(status)

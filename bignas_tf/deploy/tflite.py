@@ -18,7 +18,6 @@ from bignas_tf.deploy.converter import ConversionError, flatbuffer
 from bignas_tf.deploy.interpreter import (
     Tensor,
     TFLiteFileError,
-    evaluate,
     input_and_output,
     load_interpreter,
     predict,
@@ -42,7 +41,6 @@ __all__ = [
     "TFLiteFileError",
     "VerificationError",
     "convert",
-    "evaluate",
     "load_interpreter",
     "predict",
     "sidecar_path",

@@ -22,6 +22,7 @@ import numpy as np
 
 from bignas_tf import files
 from bignas_tf.checks import require_int
+from bignas_tf.machine import cpu_model
 
 
 class JsonlLog:
@@ -171,7 +172,7 @@ def run_record(
             "numpy": np.__version__,
         },
         "threads": threads,
-        "machine": {"platform": platform.platform(), "cpu": _cpu_model()},
+        "machine": {"platform": platform.platform(), "cpu": cpu_model()},
     }
 
 
@@ -226,12 +227,3 @@ def _version(distribution: str) -> str:
         # A source tree that was not installed, or a build under another name (tensorflow-cpu).
         module = sys.modules.get(distribution)
         return getattr(module, "__version__", "unknown")
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()

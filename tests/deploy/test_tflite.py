@@ -13,7 +13,6 @@ from bignas_tf.deploy.tflite import (
     TFLiteFileError,
     VerificationError,
     convert,
-    evaluate,
     load_interpreter,
     predict,
 )
@@ -243,12 +242,3 @@ def test_what_is_not_a_tflite_file_is_refused(content, message, tmp_path):
         path.write_bytes(content)
     with pytest.raises(TFLiteFileError, match=f"{message}.*Received: {path}"):
         load_interpreter(path)
-
-
-def test_accuracy_counts_the_labels_among_the_highest_scores(float_file, photographs):
-    ranking = np.argsort(-predict(float_file, photographs), axis=1)
-    labels = np.where(np.arange(24) % 4 == 0, ranking[:, 0], ranking[:, 4])
-    labels[1] = ranking[1, 5]
-    assert evaluate(float_file, photographs, labels) == {"top1": 6 / 24, "top5": 23 / 24}
-    with pytest.raises(ValueError, match="classes"):
-        evaluate(float_file, photographs, labels + 10)
