@@ -181,7 +181,9 @@ def test_genotypes_of_other_spaces_and_images_of_other_sizes_are_refused(mode):
     supernet = shared("digits")
     genotype = supernet.space.smallest()
     other = get_space("digits", classes=3).smallest()  # the same name and values
-    with pytest.raises(ValueError, match="`genotype` must be of digits. Received: Genotype"):
+    with pytest.raises(
+        ValueError, match="`genotype` must be of space 'digits' with 10 classes. Received: Genotype"
+    ):
         supernet.run(noise(other), other, mode)
     for bad in ((2, 10, 10, 1), (2, 8, 8, 3), (2, 8, 10, 1), (8, 8, 1)):
         with pytest.raises(ValueError, match=r"`images` must be \(batch, 8, 8, 1\).* Received: \("):

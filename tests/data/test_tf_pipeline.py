@@ -1,6 +1,4 @@
 import itertools
-import subprocess
-import sys
 import threading
 import time
 
@@ -150,35 +148,3 @@ def test_batches_are_read_ahead_while_the_trainer_works_but_not_without_end():
         time.sleep(0.01)
     time.sleep(0.2)
     assert 4 <= CountedSplit.reads <= 10
-
-
-DISTRIBUTED = """
-import numpy as np, tensorflow as tf
-from bignas_tf.data import *
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-images = np.random.default_rng(0).integers(0, 256, (23, 7, 7, 3), np.uint8)
-split = Split(np.arange(23, dtype=np.int32), images=images)
-arguments = dict(batch_size=6, policy=AugmentationPolicy(shift=2), seed=1)
-batches, plan = training_batches(split, **arguments, start_step=2), BatchPlan(split, **arguments)
-stream = batches.iterate(strategy.experimental_distribute_dataset(batches.dataset))
-for step, batch in zip(range(2, 9), stream):
-    parts = {name: strategy.experimental_local_results(value) for name, value in batch.items()}
-    assert [len(part) for part in parts["labels"]] == [3, 3]
-    for name, value in plan.read(step).items():
-        np.testing.assert_array_equal(np.concatenate([p.numpy() for p in parts[name]]), value)
-missing = Split(split.labels, paths=("nowhere.png",) * 23, image_size=7, channels=3)
-batches = training_batches(missing, **arguments)
-try:
-    next(batches.iterate(strategy.experimental_distribute_dataset(batches.dataset)))
-except BrokenImageError as error:
-    print(error.path)
-"""
-
-
-def test_replicas_share_each_batch_and_errors_pass_through_tf_distribute():
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", DISTRIBUTED], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, "nowhere.png\n"), done.stderr
