@@ -1,6 +1,6 @@
 r"""CIFAR-10 from a folder of images, the `cifar` space: four children a step, 40 epochs.
 
-Two CPU cores: about seven hours.
+Not yet run to its end; two CPU cores need an estimated seven hours.
 
 bignas train --recipe=cifar10 --workdir=runs/cifar10 --data=folder:/data/cifar10
 """

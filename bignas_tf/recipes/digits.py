@@ -1,7 +1,6 @@
 r"""Handwritten digits of scikit-learn, 8 pixels: the quickstart.
 
-No augmentation: the digits are centred already, and a shift by one of eight pixels cost the
-smallest child a point.
+No augmentation: the digits are centred already, and a shift by one of eight pixels is large.
 
 bignas train --recipe=digits --workdir=runs/digits
 """
