@@ -30,6 +30,11 @@ CHUNK = 256  # images that run at a time; the result does not depend on it
 POSITIONS = 2**15
 
 
+def group_size(shape: Sequence[int]) -> int:
+    """How many images of `(batch, height, width, channels)` are summed in float32."""
+    return max(1, POSITIONS // int(np.prod(shape[1:-1])))
+
+
 class PooledMoments:
     """Mean and population variance over chunks, pooled in float64.
 
@@ -45,20 +50,21 @@ class PooledMoments:
 
     def add(self, x: Any) -> None:
         """Adds a chunk, `(batch, height, width, channels)`."""
-        step = max(1, POSITIONS // int(np.prod(x.shape[1:-1])))
+        step = group_size(x.shape)
         for start in range(0, x.shape[0], step):
-            self._add(x[start : start + step])
+            group = x[start : start + step]
+            self.add_moments(int(np.prod(group.shape[:-1])), *moments(group))
 
-    def _add(self, x: Any) -> None:
-        count = int(np.prod(x.shape[:-1]))
-        chunk_mean, chunk_variance = (
-            K.convert_to_numpy(moment).astype(np.float64) for moment in moments(x)
+    def add_moments(self, count: int, mean: Any, variance: Any) -> None:
+        """Adds the mean and population variance, `(channels,)`, of `count` positions."""
+        group_mean, group_variance = (
+            K.convert_to_numpy(moment).astype(np.float64) for moment in (mean, variance)
         )
         total = self.count + count
-        delta = chunk_mean - self.mean
+        delta = group_mean - self.mean
         self.mean = self.mean + delta * (count / total)
         self.squares = (
-            self.squares + chunk_variance * count + delta**2 * (self.count * count / total)
+            self.squares + group_variance * count + delta**2 * (self.count * count / total)
         )
         self.count = total
 
