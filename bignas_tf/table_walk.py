@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from keras import ops as K
@@ -11,13 +13,15 @@ from bignas_tf.ops import (
     NONZERO_AT_ZERO,
     WEIGHTED,
     Activation,
+    BatchNorm,
     Conv,
     DepthwiseConv,
     Dropout,
     Op,
 )
 from bignas_tf.primitives import apply_weightless
-from bignas_tf.spaces.sizes import CHANNELS, KERNEL_SIZE, PRESENT
+from bignas_tf.spaces import Space
+from bignas_tf.spaces.sizes import CHANNELS, KERNEL_SIZE, PRESENT, optional_blocks
 
 if TYPE_CHECKING:
     from bignas_tf.supernet import Supernet
@@ -30,6 +34,20 @@ def drop(x: Any, mask: Any) -> Any:
     return x * K.cast(mask, x.dtype)[:, : K.shape(x)[-1]]
 
 
+@functools.lru_cache(maxsize=32)
+def stand_ins(space: Space) -> dict[str, str]:
+    """What the last op of every block that may be absent returns then: the block's input."""
+    optional = optional_blocks(space)
+    found = {}
+    for block, group in itertools.groupby(space.ops(), key=lambda op: op.block):
+        if block in optional:
+            ops = list(group)
+            own = {op.name for op in ops}
+            (source,) = {name for op in ops for name in op.inputs if name not in own}
+            found[ops[-1].name] = source
+    return found
+
+
 class TableWalk:
     """One walk over the space's ops with a size table, slicing or masking."""
 
@@ -37,6 +55,7 @@ class TableWalk:
         self.supernet = supernet
         self.table = table
         self.masked = masked
+        self._stand_ins = stand_ins(supernet.space)
 
     def block(
         self, ops: list[tuple[int, Op]], tensors: dict[str, Any], dropout_mask: Any = None
@@ -53,23 +72,39 @@ class TableWalk:
 
     def optional_block(self, ops: list[tuple[int, Op]], tensors: dict[str, Any]) -> None:
         """Runs a block that returns its input where it is absent."""
-        own = {op.name for _, op in ops}
-        (source,) = {name for _, op in ops for name in op.inputs if name not in own}
-        last = ops[-1][1].name
-        present = self.table[ops[0][0], PRESENT] > 0
+        index, last = ops[-1]
+        if self.masked:
+            self.block(ops, tensors)
+            self._stand_in(index, last, tensors)
+            return
+        import tensorflow as tf
+
+        source = self._stand_ins[last.name]
         x = tensors[source]
 
         def run() -> Any:
             inner = {source: x}
             self.block(ops, inner)
-            return inner[last]
+            return inner[last.name]
 
-        if self.masked:
-            tensors[last] = K.where(present, run(), x)
-        else:
-            import tensorflow as tf
+        present = self.table[index, PRESENT] > 0
+        tensors[last.name] = tf.cond(present, run, lambda: tf.identity(x))
 
-            tensors[last] = tf.cond(present, run, lambda: tf.identity(x))
+    def masked_ops(self, start: int, stop: int, tensors: dict[str, Any]) -> None:
+        """Runs the ops `start` to `stop` of the space, adding their outputs to `tensors`.
+
+        Masks need no block to be whole, so that a walk may pause between any two ops.
+        """
+        for index in range(start, stop):
+            op = self.supernet.space.ops()[index]
+            self.block([(index, op)], tensors)
+            if op.name in self._stand_ins:
+                self._stand_in(index, op, tensors)
+
+    def _stand_in(self, index: int, last: Op, tensors: dict[str, Any]) -> None:
+        source = tensors[self._stand_ins[last.name]]
+        present = self.table[index, PRESENT] > 0
+        tensors[last.name] = K.where(present, tensors[last.name], source)
 
     def _optional_op(self, index: int, op: Op, x: Any) -> Any:
         present = self.table[index, PRESENT] > 0
@@ -86,6 +121,8 @@ class TableWalk:
     def _op(self, index: int, op: Op, inputs: list[Any]) -> Any:
         row = self.table[index]
         x = inputs[0]
+        if isinstance(op, BatchNorm):
+            return self.batch_norm(index, op, x)
         if isinstance(op, WEIGHTED):
             layer = self.supernet.op_layers[op.name]
             arguments: dict[str, Any] = {"masked": self.masked}
@@ -100,3 +137,8 @@ class TableWalk:
             if op.function in NONZERO_AT_ZERO:
                 y = y * channel_mask(op.channels, row[CHANNELS], y.dtype)
         return y
+
+    def batch_norm(self, index: int, op: BatchNorm, x: Any) -> Any:
+        """Normalizes by the statistics of the batch."""
+        layer = self.supernet.op_layers[op.name]
+        return layer(x, channels=self.table[index, CHANNELS], masked=self.masked)
