@@ -1,7 +1,8 @@
 """Data order and augmentation: small arrays of draws, and NumPy that applies them.
 
 The draws of an epoch are made for all examples at once and indexed by example. They depend on
-(seed, epoch, example) only, never on the batch size, the worker or the step of a restart.
+(seed, epoch, example) only, never on the batch size, the worker or the step of a restart. Only
+which example mixup adds to another is a matter of their batch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bignas_tf.checks import is_number
 from bignas_tf.data.errors import DataError
 from bignas_tf.data.streams import Stream, raw, unit
 
@@ -34,7 +36,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationPolicy:
-    """What is done to training images: pad and crop, then flip, then cutout.
+    """What is done to training images: pad and crop, then flip, then cutout, then mixup.
 
     The default does nothing.
 
@@ -47,9 +49,15 @@ class AugmentationPolicy:
         value: int in 0..255, for constant padding and for cutout.
         cutout: int, side in pixels of the square set to `value` (0: none). Its centre is anywhere
             in the image, so a part of it may lie outside.
+        mixup: float in [0, 1], alpha (0: none): image i of a batch keeps a share from
+            Beta(alpha, alpha) of itself, the rest is image batch - 1 - i. The labels have to be
+            mixed alike: `bignas_tf.training.losses.mixed_targets`.
 
     Raises:
         DataError: if an argument is out of its range.
+
+    Reference:
+        Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
     """
 
     flip: bool = False
@@ -57,6 +65,7 @@ class AugmentationPolicy:
     fill: str = "reflect"
     value: int = 0
     cutout: int = 0
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
@@ -71,6 +80,8 @@ class AugmentationPolicy:
             raise DataError(f"`fill` must be one of {list(FILLS)}. Received: {self.fill!r}")
         if not _is_int(self.value, 0, 255):
             raise DataError(f"`value` must be an integer in 0..255. Received: {self.value!r}")
+        if not (is_number(self.mixup) and 0 <= self.mixup <= 1):
+            raise DataError(f"`mixup` must be a number in [0, 1]. Received: {self.mixup!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain JSON values."""
@@ -100,8 +111,9 @@ class AugmentationPolicy:
 
         Returns:
             Only what the policy uses: 'offsets' int32 `(n, 2)` in -shift..shift (down, right);
-            'flips' bool `(n,)`; 'cutouts' float32 `(n, 2)` in [0, 1), the centre as a fraction of
-            height and width.
+            'flips' bool `(n,)`; 'cutouts' float32 `(n, 2)`, multiples of 2**-24 in [0, 1), the
+            centre as a fraction of height and width; 'shares' int32 `(n,)` in 0..256, 256ths that
+            an image keeps of itself.
         """
         draws = {}
         if self.shift:
@@ -114,7 +126,16 @@ class AugmentationPolicy:
             values = raw(Stream.CUTOUT, 2 * n, seed=seed, epoch=epoch) >> np.uint64(40)
             # 24 bits fit float32's mantissa: no fraction rounds up to 1.
             draws["cutouts"] = (values * 2.0**-24).astype(np.float32).reshape(n, 2)
+        if self.mixup:
+            draws["shares"] = _beta_256ths(
+                unit(raw(Stream.MIXUP, n, seed=seed, epoch=epoch)), self.mixup
+            )
         return draws
+
+    def draw_names(self) -> tuple[str, ...]:
+        """Returns the keys of `draw`'s arrays."""
+        names = {"shift": "offsets", "flip": "flips", "cutout": "cutouts", "mixup": "shares"}
+        return tuple(name for field, name in names.items() if getattr(self, field))
 
     def apply(self, images: np.ndarray, draws: Mapping[str, np.ndarray]) -> np.ndarray:
         """Augments a batch.
@@ -127,21 +148,40 @@ class AugmentationPolicy:
             uint8 of the same shape; `images` itself if the policy does nothing.
 
         Raises:
-            DataError: if a draw is missing or has another number of rows, or if `shift` reaches
-                across the image with fill 'reflect'.
+            DataError: if `check` refuses them.
         """
-        needed = (("shift", "offsets"), ("flip", "flips"), ("cutout", "cutouts"))
-        for field, name in needed:
-            if getattr(self, field) and len(draws.get(name, ())) != len(images):
-                raise DataError(
-                    f"`draws['{name}']` must have one row for each of {len(images)} images. "
-                    f"Received: {len(draws.get(name, ()))}"
-                )
+        self.check(images.shape, draws)
         if self.shift or self.flip:
             images = self._move(images, draws)
         if self.cutout:
             images = self._cut(images, draws["cutouts"])
+        if self.mixup:
+            images = _mix(images, draws["shares"])
         return images
+
+    def check(self, shape: tuple[int, ...], draws: Mapping[str, Any]) -> None:
+        """Refuses what the policy cannot be applied to.
+
+        Args:
+            shape: (batch, height, width, channels).
+            draws: the batch's rows of `draw`'s arrays, of any array type.
+
+        Raises:
+            DataError: if a draw is missing or has another number of rows, or if `shift` reaches
+                across the image with fill 'reflect'.
+        """
+        for name in self.draw_names():
+            if len(draws.get(name, ())) != shape[0]:
+                raise DataError(
+                    f"`draws['{name}']` must have one row for each of {shape[0]} images. "
+                    f"Received: {len(draws.get(name, ()))}"
+                )
+        side = min(shape[1:3])
+        if self.fill == "reflect" and self.shift and self.shift >= side:
+            raise DataError(
+                f"`shift` with fill 'reflect' must be less than the image's side, "
+                f"{side} pixels. Received: {self.shift}"
+            )
 
     def _move(self, images: np.ndarray, draws: Mapping[str, np.ndarray]) -> np.ndarray:
         """Crop and flip as one gather: every output pixel names its source."""
@@ -155,11 +195,6 @@ class AugmentationPolicy:
             columns = columns + draws["offsets"][:, 1:]
         outside = None
         if self.fill == "reflect":
-            if self.shift >= min(height, width):
-                raise DataError(
-                    f"`shift` with fill 'reflect' must be less than the image's side, "
-                    f"{min(height, width)} pixels. Received: {self.shift}"
-                )
             rows, columns = _reflect(rows, height), _reflect(columns, width)
         elif self.shift:
             outside = _outside(rows, height)[:, :, None] | _outside(columns, width)[:, None, :]
@@ -191,3 +226,35 @@ def _outside(index: np.ndarray, size: int) -> np.ndarray:
 def _reflect(index: np.ndarray, size: int) -> np.ndarray:
     index = np.abs(index)
     return np.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def _mix(images: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Integers only, so that no backend rounds differently: 256 * 255 + 128 fits 16 bits."""
+    keep = shares.astype(np.uint16)[:, None, None, None]
+    mixed = images * keep
+    mixed += images[::-1] * (np.uint16(256) - keep)
+    mixed += np.uint16(128)
+    mixed >>= np.uint16(8)
+    return mixed.astype(np.uint8)
+
+
+def _beta_256ths(uniform: np.ndarray, alpha: float) -> np.ndarray:
+    """Turns uniform numbers into Beta(alpha, alpha), rounded to 256ths: int32 0..256.
+
+    Rounding leaves 257 values, so the inverse of the distribution function is a search among 256
+    borders: exact for any alpha, one number per draw and nothing to reject.
+    """
+    lower = (np.arange(128) + 0.5) / 256
+    # For 0 < x <= 1/2 the integral of (t * (1 - t))**(alpha - 1) from 0 to x is x**alpha / alpha
+    # times `series`: the binomial series of (1 - t)**(alpha - 1), integrated term by term. No term
+    # is negative and each is less than half of the one before. Divided by the integral to 1/2,
+    # where a symmetric distribution reaches 1/2, it is the distribution function.
+    x = np.append(lower, 0.5)
+    coefficient, series = np.ones_like(x), np.ones_like(x)
+    for k in range(1, 64):
+        coefficient *= (k - alpha) / k * x
+        series += coefficient * (alpha / (alpha + k))
+    integral = x**alpha * series
+    below = 0.5 * integral[:-1] / integral[-1]
+    borders = np.concatenate([below, 1 - below[::-1]])
+    return np.searchsorted(borders, uniform, side="right").astype(np.int32)

@@ -20,6 +20,7 @@ class BatchPlan:
     """Says which augmented examples step k trains on, for any k, without the steps before.
 
     Each epoch visits its own permutation of the examples; what does not fill a batch is dropped.
+    How an example is augmented does not depend on its batch; only mixup takes its partner there.
     Safe to call from several threads.
 
     Args:
@@ -58,6 +59,12 @@ class BatchPlan:
         order, _ = self._epoch(epoch)
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def draws(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the rows of `policy.draw`'s arrays for the examples of a step."""
+        _, draws = self._epoch(step // self.steps_per_epoch)
+        index = self.indices(step)
+        return {name: values[index] for name, values in draws.items()}
+
     def read(self, step: int) -> Batch:
         """Reads and augments the batch of a step.
 
@@ -66,17 +73,20 @@ class BatchPlan:
 
         Returns:
             'images' uint8 `(batch, height, width, channels)`, 'labels' int32 `(batch,)` and
-            'index' int64 `(batch,)`, the examples' positions in the split.
+            'index' int64 `(batch,)`, the examples' positions in the split. With mixup also
+            'partners' int32 `(batch,)`, the labels of the images mixed in, and 'shares' int32
+            `(batch,)` in 0..256, 256ths that each image kept of itself.
 
         Raises:
             BrokenImageError: if a file cannot be decoded.
         """
-        index = self.indices(step)
-        _, draws = self._epoch(step // self.steps_per_epoch)
-        images = self.policy.apply(
-            self.split.read(index), {name: values[index] for name, values in draws.items()}
-        )
-        return {"images": images, "labels": self.split.labels[index], "index": index}
+        index, draws = self.indices(step), self.draws(step)
+        images = self.policy.apply(self.split.read(index), draws)
+        labels = self.split.labels[index]
+        batch = {"images": images, "labels": labels, "index": index}
+        if self.policy.mixup:
+            batch |= {"partners": labels[::-1].copy(), "shares": draws["shares"]}
+        return batch
 
 
 def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:

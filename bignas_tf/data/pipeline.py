@@ -41,18 +41,14 @@ class TrainingBatches(Iterator[dict[str, Any]]):
     def __init__(self, plan: BatchPlan, start_step: int):
         self.steps_per_epoch = plan.steps_per_epoch
         self._plan = plan
+        self._signature = _signature(plan)
         self._errors: dict[int, Exception] = {}
         self._lock = threading.Lock()
         self._own: Iterator[dict[str, Any]] | None = None
         self.dataset = self._build(start_step)
 
     def _build(self, start_step: int) -> tf.data.Dataset:
-        size = self._plan.batch_size
-        signature = {
-            "images": tf.TensorSpec((size, *self._plan.split.image_shape), tf.uint8),
-            "labels": tf.TensorSpec((size,), tf.int32),
-            "index": tf.TensorSpec((size,), tf.int64),
-        }
+        signature = self._signature
 
         def read(step: tf.Tensor) -> dict[str, tf.Tensor]:
             values = tf.numpy_function(
@@ -81,7 +77,7 @@ class TrainingBatches(Iterator[dict[str, Any]]):
                 self._errors[int(step)] = error
             # TensorFlow logs what it gets with its whole traceback: `iterate` raises that.
             raise RuntimeError(f"step {step}: {error}") from None
-        return batch["images"], batch["labels"], batch["index"]
+        return tuple(batch[name] for name in self._signature)
 
     def iterate(self, dataset: Iterable[Any]) -> Iterator[Any]:
         """Iterates over `dataset`, which must stem from `self.dataset`, with original errors.
@@ -122,7 +118,8 @@ def training_batches(
 
     Returns:
         An iterator of dicts of tensors: 'images' uint8 `(batch, height, width, channels)`,
-        'labels' int32 `(batch,)`, 'index' int64 `(batch,)`.
+        'labels' int32 `(batch,)`, 'index' int64 `(batch,)`; with mixup also 'partners' and
+        'shares', as in `BatchPlan.read`.
 
     Raises:
         DataError: if `batch_size`, `seed` or `start_step` is out of range.
@@ -131,3 +128,15 @@ def training_batches(
     if start_step < 0:
         raise DataError(f"`start_step` must be 0 or more. Received: {start_step}")
     return TrainingBatches(plan, start_step)
+
+
+def _signature(plan: BatchPlan) -> dict[str, tf.TensorSpec]:
+    size = plan.batch_size
+    signature = {
+        "images": tf.TensorSpec((size, *plan.split.image_shape), tf.uint8),
+        "labels": tf.TensorSpec((size,), tf.int32),
+        "index": tf.TensorSpec((size,), tf.int64),
+    }
+    if plan.policy.mixup:
+        signature["partners"] = signature["shares"] = tf.TensorSpec((size,), tf.int32)
+    return signature

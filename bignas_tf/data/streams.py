@@ -24,6 +24,7 @@ class Stream(enum.IntEnum):
     SHIFT = 4
     FLIP = 5
     CUTOUT = 6
+    MIXUP = 7
 
 
 def raw(stream: Stream, count: int, *, seed: int, epoch: int = 0) -> np.ndarray:

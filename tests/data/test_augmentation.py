@@ -2,8 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bignas_tf.data import AugmentationPolicy, DataError, epoch_order
+from bignas_tf.training.recipe import get_recipe
 
 POLICIES = [
     AugmentationPolicy(),
@@ -14,11 +16,13 @@ POLICIES = [
     AugmentationPolicy(cutout=5, value=77),
     AugmentationPolicy(flip=True, shift=4, cutout=4),
     AugmentationPolicy(flip=True, shift=4, fill="constant", value=200, cutout=40),
+    AugmentationPolicy(mixup=1),
+    AugmentationPolicy(flip=True, shift=4, cutout=4, mixup=0.2),
 ]
 
 
 def one_by_one(policy, images, draws):
-    """The policy again: every image alone, padded, cropped, flipped, cut pixel by pixel."""
+    """The policy again: every image alone, padded, cropped, flipped, cut pixel by pixel, mixed."""
     augmented = []
     for i, image in enumerate(images):
         height, width, _ = image.shape
@@ -38,19 +42,30 @@ def one_by_one(policy, images, draws):
                 for x in range(max(left, 0), min(left + policy.cutout, width)):
                     image[y, x] = policy.value
         augmented.append(image)
+    if policy.mixup:
+        shares = [share / 256 for share in draws["shares"].tolist()]
+        augmented = [
+            np.floor(share * image + (1 - share) * partner + 0.5).astype(np.uint8)
+            for share, image, partner in zip(shares, augmented, augmented[::-1], strict=True)
+        ]
     return np.stack(augmented)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
-@pytest.mark.parametrize("shape", [(12, 12, 3), (8, 13, 1)])
+@pytest.mark.parametrize("shape", [(50, 12, 12, 3), (51, 8, 13, 1)])
 def test_a_batch_equals_its_images_augmented_one_by_one(policy, shape):
-    images = np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     original = images.copy()
-    draws = policy.draw(50, seed=1, epoch=2)
+    draws = policy.draw(len(images), seed=1, epoch=2)
     augmented = policy.apply(images, draws)
     assert augmented.dtype == np.uint8
     np.testing.assert_array_equal(augmented, one_by_one(policy, images, draws))
     np.testing.assert_array_equal(images, original)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_draw_names_are_the_keys_of_what_is_drawn(policy):
+    assert policy.draw_names() == tuple(policy.draw(3, seed=0, epoch=0))
 
 
 def test_policies_are_plain_json_and_back():
@@ -69,11 +84,21 @@ def test_policies_are_plain_json_and_back():
         ({"cutout": True}, "`cutout`.*Received: True"),
         ({"fill": "wrap"}, "`fill`.*reflect.*Received: 'wrap'"),
         ({"value": 256}, "`value`.*Received: 256"),
+        ({"mixup": -0.1}, r"`mixup`.*\[0, 1\]. Received: -0.1"),
+        ({"mixup": 1.1}, "`mixup`.*Received: 1.1"),
+        ({"mixup": float("nan")}, "`mixup`.*Received: nan"),
+        ({"mixup": True}, "`mixup`.*Received: True"),
+        ({"mixup": "0.2"}, "`mixup`.*Received: '0.2'"),
     ],
 )
 def test_a_policy_out_of_range_is_refused(fields, message):
     with pytest.raises(DataError, match=message):
         AugmentationPolicy.from_dict(fields)
+
+
+def test_a_recipe_can_ask_for_mixup():
+    recipe = get_recipe("digits").replace(augmentation={"mixup": 0.2})
+    assert recipe.policy() == AugmentationPolicy(mixup=0.2)
 
 
 def test_a_shift_across_a_reflected_image_is_refused():
@@ -90,7 +115,46 @@ def test_draws_of_another_batch_are_refused():
         policy.apply(np.zeros((2, 8, 8, 1), np.uint8), {})
 
 
-FULL = AugmentationPolicy(flip=True, shift=3, cutout=4)
+def test_mixup_of_every_pair_of_bytes_is_the_rounded_mean():
+    first, second = (x.ravel() for x in np.meshgrid(np.arange(256), np.arange(256)))
+    images = np.stack([first, second]).astype(np.uint8).reshape(2, 256, 256, 1)
+    policy = AugmentationPolicy(mixup=1.0)
+    for share in (0, 1, 100, 128, 255, 256):
+        mixed = policy.apply(images, {"shares": np.array([share, 256 - share], np.int32)})
+        expected = np.floor((share * first + (256 - share) * second) / 256 + 0.5)
+        np.testing.assert_array_equal(mixed[0].ravel(), expected)
+        np.testing.assert_array_equal(mixed[1], mixed[0])
+
+
+@pytest.mark.parametrize("alpha", [1e-9, 0.05, 0.2, 0.4, 0.8, 1])
+def test_shares_follow_the_symmetric_beta_distribution(alpha):
+    n = 1_000_000
+    shares = AugmentationPolicy(mixup=alpha).draw(n, seed=2, epoch=1)["shares"]
+    assert shares.dtype == np.int32 and shares.shape == (n,)
+    assert shares.min() == 0 and shares.max() == 256
+    beta = stats.beta(alpha, alpha)
+    deviation = beta.std()
+    # 5 standard deviations; rounding to 256ths moves a quantile by half of one at most.
+    assert abs(shares.mean() / 256 - 0.5) < 5 * deviation / 1000
+    spread = np.mean((shares / 256 - 0.5) ** 2)
+    assert abs(spread - deviation**2) < 5 * 0.25 / 1000
+    # Every one of the 257 values is as frequent as its interval is probable.
+    borders = np.concatenate([[0], beta.cdf((np.arange(256) + 0.5) / 256), [1]])
+    expected = n * np.diff(borders)
+    counts = np.bincount(shares, minlength=257)
+    assert (abs(counts - expected) <= 5 * np.sqrt(expected) + 1e-3).all()
+    for level in (0.1, 0.25, 0.6, 0.99):
+        low, high = beta.ppf([level - 0.0025, level + 0.0025])
+        quantile = np.quantile(shares / 256, level)
+        assert low - 0.5 / 256 <= quantile <= high + 0.5 / 256
+
+
+def test_shares_are_the_same_on_every_machine_and_after_every_upgrade():
+    shares = AugmentationPolicy(mixup=0.4).draw(8, seed=1, epoch=2)["shares"]
+    assert shares.tolist() == [256, 3, 238, 205, 69, 15, 251, 243]
+
+
+FULL = AugmentationPolicy(flip=True, shift=3, cutout=4, mixup=1.0)
 
 
 def test_draws_are_uniform_over_their_ranges():
@@ -102,19 +166,25 @@ def test_draws_are_uniform_over_their_ranges():
         tenths = np.bincount((draws["cutouts"][:, axis] * 10).astype(int))
         assert len(tenths) == 10 and abs(tenths - 7_000).max() < 400
     assert abs(draws["flips"].mean() - 0.5) < 0.01
+    assert draws["shares"].min() == 0 and draws["shares"].max() == 256
     together = np.corrcoef(np.column_stack(list(draws.values())).T)
-    assert abs(together - np.eye(5)).max() < 0.02
+    assert abs(together - np.eye(6)).max() < 0.02
 
 
 def test_the_draws_of_an_example_do_not_depend_on_how_many_follow():
     few, many = FULL.draw(10, 4, 5), FULL.draw(1000, 4, 5)
-    for name in ("offsets", "flips", "cutouts"):
+    for name in ("offsets", "flips", "cutouts", "shares"):
         np.testing.assert_array_equal(few[name], many[name][:10])
 
 
 def test_one_kind_of_draw_does_not_change_another():
     full = FULL.draw(20, 4, 5)
-    for policy in (AugmentationPolicy(flip=True), AugmentationPolicy(shift=3)):
+    for policy in (
+        AugmentationPolicy(flip=True),
+        AugmentationPolicy(shift=3),
+        AugmentationPolicy(cutout=1),
+        AugmentationPolicy(mixup=1),
+    ):
         for name, values in policy.draw(20, 4, 5).items():
             np.testing.assert_array_equal(values, full[name])
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,6 +40,37 @@ def test_a_batch_is_its_place_in_the_epochs_order_augmented():
             np.int32,
             np.int64,
         ]
+
+
+@pytest.mark.parametrize("batch_size", [4, 5])
+def test_mixup_adds_the_batch_reversed_and_its_labels(batch_size):
+    split = make_split(23)
+    plain, mixing = (
+        BatchPlan(split, batch_size=batch_size, policy=policy, seed=8)
+        for policy in (POLICY, dataclasses.replace(POLICY, mixup=0.4))
+    )
+    for step in (0, 3, 7):
+        alone, batch = plain.read(step), mixing.read(step)
+        assert batch.keys() - alone.keys() == {"partners", "shares"}
+        np.testing.assert_array_equal(batch["index"], alone["index"])
+        np.testing.assert_array_equal(batch["labels"], alone["labels"])
+        np.testing.assert_array_equal(batch["partners"], split.labels[batch["index"][::-1]])
+        epoch = step // mixing.steps_per_epoch
+        draws = mixing.policy.draw(23, 8, epoch)
+        assert mixing.draws(step).keys() == draws.keys()
+        for name, values in mixing.draws(step).items():
+            np.testing.assert_array_equal(values, draws[name][batch["index"]])
+        shares = draws["shares"][batch["index"]]
+        np.testing.assert_array_equal(batch["shares"], shares)
+        share = shares[:, None, None, None] / 256
+        images = share * alone["images"] + (1 - share) * alone["images"][::-1]
+        np.testing.assert_array_equal(batch["images"], np.floor(images + 0.5))
+        assert batch["partners"].dtype == batch["shares"].dtype == np.int32
+
+
+def test_without_mixup_a_batch_is_images_labels_and_index_only():
+    batch = BatchPlan(make_split(23), batch_size=5, policy=POLICY, seed=8).read(0)
+    assert list(batch) == ["images", "labels", "index"]
 
 
 def test_an_epoch_has_no_example_twice_and_each_epoch_another_order():

@@ -16,6 +16,7 @@ from bignas_tf.data import (
 )
 
 POLICY = AugmentationPolicy(flip=True, shift=2)
+MIXING = AugmentationPolicy(flip=True, shift=2, mixup=0.4)
 
 
 def make_split(n=23):
@@ -49,8 +50,9 @@ def assert_same(one, other):
             assert first[name].dtype == second[name].dtype
 
 
-def test_batches_are_those_of_the_plan_in_order():
-    arguments = {"batch_size": 5, "policy": POLICY, "seed": 1}
+@pytest.mark.parametrize("policy", [POLICY, MIXING], ids=["plain", "mixup"])
+def test_batches_are_those_of_the_plan_in_order(policy):
+    arguments = {"batch_size": 5, "policy": policy, "seed": 1}
     batches = training_batches(make_split(), **arguments)
     plan = BatchPlan(make_split(), **arguments)
     assert batches.steps_per_epoch == plan.steps_per_epoch == 4
@@ -80,10 +82,13 @@ def test_files_give_the_same_batches_as_images_in_memory(files):
     assert_same(take(memory, 5), take(disk, 5))
 
 
-def test_tensors_have_static_shapes():
-    batches = training_batches(make_split(), batch_size=5, policy=POLICY, seed=1)
+@pytest.mark.parametrize(
+    ("policy", "more"), [(POLICY, {}), (MIXING, {"partners": (5,), "shares": (5,)})]
+)
+def test_tensors_have_static_shapes(policy, more):
+    batches = training_batches(make_split(), batch_size=5, policy=policy, seed=1)
     shapes = {name: tuple(spec.shape) for name, spec in batches.dataset.element_spec.items()}
-    assert shapes == {"images": (5, 7, 7, 3), "labels": (5,), "index": (5,)}
+    assert shapes == {"images": (5, 7, 7, 3), "labels": (5,), "index": (5,)} | more
 
 
 @pytest.mark.parametrize(
