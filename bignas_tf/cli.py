@@ -10,9 +10,10 @@ from typing import Any
 from absl import app
 from absl.flags import argparse_flags
 
+from bignas_tf.backend import choose_backend
 from bignas_tf.deploy.script import BAD_INPUT, FAILED, INTERRUPTED, stop
 
-NEED_TENSORFLOW = ("train", "select", "extract", "evaluate", "convert")
+NEED_KERAS = ("train", "select", "extract", "evaluate", "convert")
 COMMANDS = ("train", "select", "extract", "evaluate", "convert", "benchmark", "report", "show")
 
 _EPILOG = """the whole way:
@@ -59,7 +60,10 @@ def _parse(argv: list[str]) -> Any:
 def _main(arguments: Any) -> None:
     """Runs a command; a user's mistake ends in one line and exit code 2."""
     try:
-        if arguments.command in NEED_TENSORFLOW:
+        backend = getattr(arguments, "backend", "tensorflow")
+        if arguments.command in NEED_KERAS:
+            choose_backend(backend)
+        if arguments.command in NEED_KERAS and backend == "tensorflow":
             _load_tensorflow()
         status = arguments.main(arguments)
     except (ValueError, OSError, ImportError) as error:

@@ -85,6 +85,40 @@ def normalize_by_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
     return normalize(x, mean, variance, gamma, beta, epsilon)
 
 
+def conv(x: Any, kernel: Any, strides: int, dilation: int = 1) -> Any:
+    """Convolution with 'same' padding; `kernel` is `(k, k, in_channels, channels)`."""
+    pointwise = kernel.shape[:3] == (1, 1, x.shape[-1]) and strides == 1
+    if pointwise and keras.backend.backend() == "jax":
+        return K.matmul(x, kernel[0, 0])  # XLA on CPU: a third of the convolution's time
+    return K.conv(x, kernel, strides=strides, padding="same", dilation_rate=dilation)
+
+
+def depthwise_conv(x: Any, kernel: Any, strides: int, dilation: int = 1) -> Any:
+    """Depthwise convolution with 'same' padding; `kernel` is `(k, k, channels, 1)`.
+
+    Under XLA a sum of shifted products, which compiles to one fused loop: on CPU it takes a
+    twentieth of the grouped convolution's time, with gradients a seventh.
+    """
+    if keras.backend.backend() != "jax":
+        return K.depthwise_conv(x, kernel, strides=strides, padding="same", dilation_rate=dilation)
+    size = kernel.shape[0]
+    reach = (size - 1) * dilation + 1
+    outputs = [-(-length // strides) for length in x.shape[1:3]]
+    padding = [
+        max((out - 1) * strides + reach - length, 0)
+        for out, length in zip(outputs, x.shape[1:3], strict=True)
+    ]
+    x = K.pad(x, [[0, 0], *([p // 2, p - p // 2] for p in padding), [0, 0]])
+    height, width = ((out - 1) * strides + 1 for out in outputs)
+    y: Any = 0
+    for i in range(size):
+        for j in range(size):
+            top, left = i * dilation, j * dilation
+            part = x[:, top : top + height : strides, left : left + width : strides]
+            y = y + part * kernel[i, j, :, 0]
+    return y
+
+
 def apply_weightless(op: Op, *inputs: Any) -> Any:
     """Runs an op that has no weights (dropout excepted: it needs its mask)."""
     x = inputs[0]
@@ -132,11 +166,9 @@ def apply_finished(op: Op, weights: Mapping[str, Any], *inputs: Any) -> Any:
         return apply_weightless(op, *inputs)
     kernel = weights[f"{op.name}/kernel"]
     if isinstance(op, DepthwiseConv):
-        return K.depthwise_conv(
-            x, kernel, strides=op.strides, padding="same", dilation_rate=op.dilation
-        )
+        return depthwise_conv(x, kernel, op.strides, op.dilation)
     if isinstance(op, Conv):
-        y = K.conv(x, kernel, strides=op.strides, padding="same", dilation_rate=op.dilation)
+        y = conv(x, kernel, op.strides, op.dilation)
     else:
         y = K.matmul(x, kernel)
     return y + weights[f"{op.name}/bias"] if op.use_bias else y

@@ -27,7 +27,7 @@ from bignas_tf.deploy import tflite
 from bignas_tf.deploy.interpreter import predict
 from bignas_tf.resize import prepare
 from bignas_tf.training.recipe import Recipe
-from bignas_tf.training.trainer import load_run_data
+from bignas_tf.training.run_data import load_run_data
 
 pytestmark = WARNINGS
 

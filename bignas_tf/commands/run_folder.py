@@ -51,8 +51,8 @@ def load_run(arguments: Any) -> tuple[Any, Any]:
         DataError: if the data are not those of the run.
     """
     from bignas_tf.data import DataError
+    from bignas_tf.training.run_data import load_run_data
     from bignas_tf.training.state import load_trained
-    from bignas_tf.training.trainer import load_run_data
 
     if arguments.workdir.is_file():
         raise ValueError(f"`workdir` must be a run's folder. Received: {arguments.workdir}")

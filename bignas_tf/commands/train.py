@@ -13,6 +13,9 @@ import json
 import sys
 from typing import Any
 
+from bignas_tf.backend import add_backend
+from bignas_tf.checks import require
+
 
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
@@ -29,6 +32,31 @@ def add_arguments(parser: Any) -> None:
         metavar="FIELD=JSON",
         help="another value for a field of the recipe, such as --set=epochs=5; may be repeated",
     )
+
+    add_backend(parser)
+    parser.add_argument(
+        "--steps_per_call",
+        type=int,
+        help="jax: steps between two visits to the host; default 32 on an accelerator, 1 on a CPU",
+    )
+    parser.add_argument(
+        "--remat",
+        action="store_true",
+        help="jax: compute activations again in the backward pass: less memory, more time",
+    )
+
+
+def loop_options(arguments: Any) -> dict[str, Any]:
+    """The options of the JAX loop that were given.
+
+    Raises:
+        ValueError: for one that another backend has not.
+    """
+    given = {"steps_per_call": arguments.steps_per_call, "remat": arguments.remat}
+    given = {name: value for name, value in given.items() if value not in (None, False)}
+    for name, value in given.items():
+        require(arguments.backend == "jax", name, "left out without --backend=jax", value)
+    return given
 
 
 def overrides(settings: list[str]) -> dict[str, Any]:
@@ -69,6 +97,7 @@ def main(arguments: Any) -> int:
         data=arguments.data,
         init_from=arguments.init_from,
         command=["bignas", *sys.argv[1:]],
+        loop_options=loop_options(arguments),
     )
     step = trainer.run()
     if trainer.interrupted:

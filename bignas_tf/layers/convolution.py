@@ -16,6 +16,7 @@ from bignas_tf.layers.slicing import (
     first,
     ring_mask,
 )
+from bignas_tf.primitives import conv, depthwise_conv
 
 
 @keras.saving.register_keras_serializable(package="bignas_tf")
@@ -110,9 +111,7 @@ class ElasticConv2D(keras.layers.Layer):
         check_kernel_size(kernel_size, self.max_kernel_size, self.strides)
         in_channels = None if masked else K.shape(inputs)[-1]
         kernel = self.kernel_part(in_channels, channels, kernel_size, masked)
-        outputs = K.conv(
-            inputs, kernel, strides=self.strides, padding="same", dilation_rate=self.dilation
-        )
+        outputs = conv(inputs, kernel, self.strides, self.dilation)
         if self.bias is None:
             return outputs
         if masked and channels is not None:
@@ -202,13 +201,8 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
     def call(self, inputs: Any, kernel_size: Size = None, masked: bool = False) -> Any:
         check_kernel_size(kernel_size, self.max_kernel_size, self.strides)
         channels = None if masked else K.shape(inputs)[-1]
-        return K.depthwise_conv(
-            inputs,
-            self.kernel_part(channels, kernel_size, masked),
-            strides=self.strides,
-            padding="same",
-            dilation_rate=self.dilation,
-        )
+        kernel = self.kernel_part(channels, kernel_size, masked)
+        return depthwise_conv(inputs, kernel, self.strides, self.dilation)
 
     def get_config(self) -> dict[str, Any]:
         return {

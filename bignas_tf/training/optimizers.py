@@ -66,7 +66,9 @@ class RMSPropTF1(keras.optimizers.RMSprop):
         return super().add_optimizer_variables(trainable_variables, name, initializer)
 
 
-def build_optimizer(config: Mapping[str, Any], learning_rate: Any) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: Mapping[str, Any], learning_rate: Any, ema: float = 0.0
+) -> keras.optimizers.Optimizer:
     """Builds the optimizer that a recipe describes.
 
     Args:
@@ -74,6 +76,7 @@ def build_optimizer(config: Mapping[str, Any], learning_rate: Any) -> keras.opti
             `{"kind": "sgd", "momentum": 0.9, "nesterov": True}`. All but `kind` may be
             left out; these are the defaults.
         learning_rate: float or `LearningRateSchedule`.
+        ema: decay of a moving average of the weights that the optimizer keeps; 0 for none.
 
     Returns:
         A Keras optimizer that has no variables for weights yet.
@@ -95,6 +98,9 @@ def build_optimizer(config: Mapping[str, Any], learning_rate: Any) -> keras.opti
         require(options["epsilon"] > 0, "epsilon", "positive", options["epsilon"])
     # Keras refuses an int where it documents a float.
     options["momentum"] = float(options["momentum"])
+    require_rate("ema", ema)
+    if ema:
+        options |= {"use_ema": True, "ema_momentum": float(ema)}
     if isinstance(learning_rate, int):
         learning_rate = float(learning_rate)
     if kind == "sgd":

@@ -19,6 +19,9 @@ from bignas_tf.checks import (
 from bignas_tf.data import AugmentationPolicy
 from bignas_tf.spaces import SPACES
 
+# Keras's name of each precision.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -39,6 +42,10 @@ class Recipe:
         weight_decay: factor of half the sum of squared kernels in the regularized losses.
         regularize: "biggest" or "all".
         distillation: whether the smaller children learn from the biggest.
+        ema: decay of the weights' exponential moving average, which children are cut from;
+            0 for none.
+        precision: of activations and products, "float32" or "bfloat16"; weights, statistics
+            and losses are float32 in both.
         zero_gamma: whether the last scale of every residual branch starts at 0.
         held_out: training images kept out of training, for selection.
         calibration_images: training images that batch-norm statistics are estimated from.
@@ -63,6 +70,8 @@ class Recipe:
     regularize: str = "biggest"
     distillation: bool = True
     zero_gamma: bool = True
+    ema: float = 0.0
+    precision: str = "float32"
     held_out: int = 0
     calibration_images: int = 2048
     evaluate_every: int = 0
@@ -86,7 +95,9 @@ class Recipe:
         require_int("checkpoint_every", self.checkpoint_every)
         for argument in ("random_children", "held_out", "evaluate_every", "seed"):
             require_int(argument, getattr(self, argument), 0)
-        require_rate("label_smoothing", self.label_smoothing)
+        for argument in ("label_smoothing", "ema"):
+            require_rate(argument, getattr(self, argument))
+        require_choice("precision", self.precision, tuple(POLICIES))
         require(self.seed < 2**64, "seed", "below 2**64", self.seed)
         ok = is_number(self.weight_decay) and self.weight_decay >= 0
         require(ok, "weight_decay", "a number of at least 0", self.weight_decay)

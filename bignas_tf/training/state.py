@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bignas_tf.training.checkpoints import (
 from bignas_tf.training.recipe import Recipe
 
 WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+AVERAGES = OPTIMIZER + "model_variables_moving_average/"  # Keras's name for them
 _KEYS = ("space", "recipe", "classes", "step", "data", "fingerprint")
 
 
@@ -64,6 +66,31 @@ def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
+@contextlib.contextmanager
+def averaged(supernet: Supernet, optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Gives a supernet the average of its weights for a while, where the optimizer keeps one."""
+    slots = {OPTIMIZER + name: array for name, array in optimizer_arrays(optimizer).items()}
+    averages = _averages(supernet, slots)
+    if not averages:
+        yield
+        return
+    own = supernet.weight_arrays()
+    supernet.assign(averages)
+    try:
+        yield
+    finally:
+        supernet.assign(own)
+
+
+def _averages(supernet: Supernet, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The averaged weights by `op/weight`; none where none were kept or no step was made."""
+    found = [name for name in sorted(arrays) if name.startswith(AVERAGES)]
+    if not found or not arrays[OPTIMIZER + "iterations"]:
+        return {}
+    paths = supernet.variables_by_path()  # slots are numbered in this order
+    return {path: arrays[name] for path, name in zip(paths, found, strict=True)}
+
+
 def require_run(path: Path, metadata: Mapping[str, Any]) -> None:
     """Refuses a checkpoint that no training run wrote.
 
@@ -79,6 +106,8 @@ def require_run(path: Path, metadata: Mapping[str, Any]) -> None:
 
 def load_trained(path: str | Path, argument: str = "workdir") -> Trained:
     """Loads a supernet from a checkpoint file, or the newest of a run's folder.
+
+    Its weights are their moving average where the recipe keeps one.
 
     Args:
         path: the file or folder.
@@ -105,7 +134,7 @@ def load_trained(path: str | Path, argument: str = "workdir") -> Trained:
     space = MBConvSpace.from_config(metadata["space"])
     recipe = Recipe.from_json(metadata["recipe"])
     supernet = Supernet(space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)
-    supernet.assign(_under(WEIGHTS, arrays))
+    supernet.assign(_averages(supernet, arrays) or _under(WEIGHTS, arrays))
     return Trained(
         supernet,
         recipe,

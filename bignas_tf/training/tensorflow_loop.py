@@ -1,24 +1,27 @@
 """The TensorFlow step: all terms of a rule, gradients summed, one update.
 
-Written for `strategy.run`. Children that recur run in static mode, all others through one
-trace in sliced mode. They run one after the other, so that peak memory stays near the
-biggest child's.
+Written for `strategy.run`. Children that recur run in static mode, all others in sliced mode
+through one trace, or masked through one for each resolution. They run one after the other, so
+that peak memory stays near the biggest child's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bignas_tf.checks import require
+from bignas_tf.checks import require, require_choice
+from bignas_tf.data.batches import BatchPlan
 from bignas_tf.ops import Dropout
 from bignas_tf.resize import resize, resize_by, resize_matrix, to_input_range
 from bignas_tf.spaces.sizes import size_table
 from bignas_tf.supernet import Supernet
+from bignas_tf.training.losses import mixed_targets
 from bignas_tf.training.rule import Rule, Term
 
 Gradients = list[Any]
@@ -42,6 +45,8 @@ class TensorflowLoop:
         batch_size: over all replicas; losses are divided by it.
         weight_decay: factor of half the sum of squared kernels.
         seed: of genotypes and dropout.
+        varying: how children that do not recur run: "sliced", one trace for all of them, or
+            "masked", with static shapes and a trace for each resolution.
         strategy: a `tf.distribute.Strategy` of one replica; None is the current one.
 
     Raises:
@@ -57,8 +62,10 @@ class TensorflowLoop:
         batch_size: int,
         weight_decay: float = 0.0,
         seed: int = 0,
+        varying: str = "sliced",
         strategy: Any = None,
     ):
+        require_choice("varying", varying, ("sliced", "masked"))
         self.supernet = supernet
         self.rule = rule
         self.optimizer = optimizer
@@ -69,18 +76,42 @@ class TensorflowLoop:
         self._batch_size = batch_size
         self._weight_decay = weight_decay
         self._seed = seed
+        self._mode = varying
         self._variables = list(supernet.variables_by_path().values())
         with self.strategy.scope():
             optimizer.build(self._variables)
         self._dropout = next((op for op in supernet.space.ops() if isinstance(op, Dropout)), None)
         self._steps: dict[tuple, Any] = {}
-        self._varying: dict[tuple[str, float], Any] = {}
+        self._varying: dict[tuple, Any] = {}
+
+    def chunks(self, plan: BatchPlan, start: int, last: int) -> Iterator[dict[str, Any]]:
+        """What the steps from `start` on train on, one batch each.
+
+        Args:
+            plan: which augmented examples each step trains on.
+            start: int, the first step.
+            last: int, where to end.
+
+        Raises:
+            BrokenImageError: if an image cannot be read.
+        """
+        from bignas_tf.data.pipeline import TrainingBatches
+
+        return itertools.islice(TrainingBatches(plan, start), last - start)
+
+    def train(self, chunk: dict[str, Any], step: int) -> list[dict[str, float]]:
+        """Trains on one chunk; see `step`."""
+        return [self.step(chunk, step)]
+
+    def publish(self) -> None:
+        """Nothing to do: variables are always those just trained."""
 
     def step(self, batch: dict[str, Any], step: int) -> dict[str, float]:
         """Trains on one batch.
 
         Args:
-            batch: 'images' uint8 `(batch, height, width, channels)`, 'labels' `(batch,)`.
+            batch: 'images' uint8 `(batch, height, width, channels)`, 'labels' `(batch,)`;
+                where images are mixed, 'partners' and 'shares' too.
             step: int, of the run.
 
         Returns:
@@ -90,18 +121,28 @@ class TensorflowLoop:
         varying = [term.genotype for term in terms if not term.recurs]
         tables = tuple(tf.constant(size_table(genotype)) for genotype in varying)
         resolutions = tuple(tf.constant(genotype["resolution"]) for genotype in varying)
+        labels = batch["labels"]
+        if "partners" in batch:
+            classes = self.supernet.space.classes
+            labels = mixed_targets(labels, batch["partners"], batch["shares"], classes)
         losses = self._step_function(terms)(
-            batch["images"], batch["labels"], tables, resolutions, tf.constant(step, tf.int32)
+            batch["images"], labels, tables, resolutions, tf.constant(step, tf.int32)
         )
         return {name: float(value) for name, value in losses.items()}
 
     def _step_function(self, terms: Sequence[Term]) -> Any:
-        key = tuple((t.name, t.role, t.weight, t.genotype if t.recurs else None) for t in terms)
+        key = tuple((t.name, t.role, t.weight, self._fixed(t)) for t in terms)
         if key not in self._steps:
             self._steps[key] = tf.function(
                 lambda *arguments: self._distributed_step(terms, *arguments), autograph=False
             )
         return self._steps[key]
+
+    def _fixed(self, term: Term) -> Any:
+        """What of a term's genotype its trace depends on."""
+        if term.recurs:
+            return term.genotype
+        return term.genotype["resolution"] if self._mode == "masked" else None
 
     def _distributed_step(
         self,
@@ -204,14 +245,14 @@ class TensorflowLoop:
 
     def _varying_term(self, term: Term) -> Any:
         """One trace for all terms of a role, whatever their sizes."""
-        key = (term.role, term.weight)
+        key = (term.role, term.weight, self._fixed(term))
         if key not in self._varying:
             self._varying[key] = tf.function(
-                lambda *arguments: self._sliced_term(term, *arguments), autograph=False
+                lambda *arguments: self._table_term(term, *arguments), autograph=False
             )
         return self._varying[key]
 
-    def _sliced_term(
+    def _table_term(
         self,
         term: Term,
         images: Any,
@@ -221,10 +262,13 @@ class TensorflowLoop:
         table: Any,
         resolution: Any,
     ) -> tuple[Any, Any, Gradients]:
-        rows, columns = (self._resize_matrix(n, resolution) for n in images.shape[1:3])
-        images = resize_by(images, rows, columns)
+        if self._mode == "masked":
+            images = resize(images, term.genotype["resolution"])
+        else:
+            rows, columns = (self._resize_matrix(n, resolution) for n in images.shape[1:3])
+            images = resize_by(images, rows, columns)
         with tf.GradientTape() as tape:
-            logits = self.supernet.run_table(images, table, "sliced", dropout_mask=mask)
+            logits = self.supernet.run_table(images, table, self._mode, dropout_mask=mask)
             loss = self._loss(term, logits, labels, outputs)
             loss += self._l2(term, table=table)
         return loss, logits, tape.gradient(loss, [v.value for v in self._variables])

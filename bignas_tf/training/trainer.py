@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import tqdm
 
-from bignas_tf.data import DataError, Source, Split, hold_out, load_source
-from bignas_tf.data.augmentation import epoch_order
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.evaluation import ChildEvaluator
+from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.spaces import MBConvSpace, get_space
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.logs import JsonlLog, ScalarLog, run_record, write_json
 from bignas_tf.training.optimizers import build_optimizer
-from bignas_tf.training.recipe import Recipe
+from bignas_tf.training.recipe import POLICIES, Recipe
 from bignas_tf.training.rule import Rule, SandwichRule
+from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.schedules import build_schedule
-from bignas_tf.training.state import initialize_from, pack, require_run, unpack
+from bignas_tf.training.state import averaged, initialize_from, pack, require_run, unpack
 
-# Draws of held-out and calibration images never change with a run's seed, so that runs
-# of several seeds are compared on the same images.
-SPLIT_SEED = 0
 LOG_EVERY = 10
 # What may differ when a run is resumed: how long it runs and how often it looks.
 RESUMABLE = ("epochs", "data", "evaluate_every", "checkpoint_every", "calibration_images")
@@ -38,54 +35,6 @@ RESUMABLE = ("epochs", "data", "evaluate_every", "checkpoint_every", "calibratio
 
 class NonFiniteLossError(ArithmeticError):
     """A loss became infinite or NaN; names step and child."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RunData:
-    """A source as a run uses it.
-
-    Attributes:
-        source: as loaded.
-        train: images to train on.
-        held_out: training images for selection; empty if the recipe holds out none.
-        calibration: images of `train` for batch-norm statistics.
-    """
-
-    source: Source
-    train: Split
-    held_out: Split | None
-    calibration: Split
-
-
-def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
-    """Loads a recipe's source and splits it as every command of the run does.
-
-    Raises:
-        DataError: for bad data.
-        ValueError: if no source is given.
-    """
-    name = data or recipe.data
-    if name is None:
-        raise ValueError(
-            f"`data` must be given for recipe '{recipe.name}', such as folder:PATH. Received: None"
-        )
-    space = get_space(recipe.space)
-    source = load_source(name, image_size=recipe.image_size, channels=space.input_channels)
-    train, held_out = source.train, None
-    if recipe.held_out:
-        most = len(train) - len(source.classes)
-        if recipe.held_out > most:
-            raise DataError(
-                f"`held_out` of recipe '{recipe.name}' must leave {name} an image of each class, "
-                f"so be at most {most}. Received: {recipe.held_out}"
-            )
-        train, held_out = hold_out(train, recipe.held_out, SPLIT_SEED)
-    calibration = train
-    if recipe.calibration_images < len(train) - len(source.classes):
-        calibration = hold_out(train, recipe.calibration_images, SPLIT_SEED + 1)[1]
-    # Folders are sorted by class; statistics of a batch should be those of all classes.
-    calibration = calibration.take(epoch_order(len(calibration), SPLIT_SEED, 0))
-    return RunData(source, train, held_out, calibration)
 
 
 class Trainer:
@@ -97,7 +46,8 @@ class Trainer:
         data: source that replaces the recipe's.
         init_from: checkpoint or run folder to start the weights from.
         command: recorded in run.json.
-        strategy: a `tf.distribute.Strategy`, or None for one device.
+        strategy: a `tf.distribute.Strategy`, or None for one device; TensorFlow only.
+        loop_options: of the backend's loop, such as `steps_per_call` of `JaxLoop`.
 
     Raises:
         CheckpointError: if the folder holds a run of another space, recipe or data.
@@ -113,9 +63,8 @@ class Trainer:
         init_from: str | Path | None = None,
         command: list[str] | None = None,
         strategy: Any = None,
+        loop_options: Mapping[str, Any] | None = None,
     ):
-        from bignas_tf.training.tensorflow_loop import TensorflowLoop
-
         self.recipe = recipe
         self.workdir = _writable_folder(workdir)
         self.manager = CheckpointManager(self.workdir / "checkpoints")
@@ -127,11 +76,16 @@ class Trainer:
         self.total_steps = self.plan.steps_per_epoch * recipe.epochs
         scope = strategy.scope() if strategy else contextlib.nullcontext()
         with scope:  # variables are mirrored where they are made
-            self.supernet = Supernet(self.space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)
+            self.supernet = Supernet(
+                self.space,
+                seed=recipe.seed,
+                zero_gamma=recipe.zero_gamma,
+                dtype=POLICIES[recipe.precision],
+            )
             self.schedule = build_schedule(
                 recipe.schedule, self.plan.steps_per_epoch, recipe.epochs
             )
-            self.optimizer = build_optimizer(recipe.optimizer, self.schedule)
+            self.optimizer = build_optimizer(recipe.optimizer, self.schedule, recipe.ema)
         if init_from is not None:
             initialize_from(self.supernet, init_from)
         rule = SandwichRule(
@@ -141,14 +95,17 @@ class Trainer:
             recipe.distillation,
             recipe.regularize,
         )
-        self.loop = TensorflowLoop(
+        options = dict(loop_options or {})
+        if strategy is not None:
+            options["strategy"] = strategy
+        self.loop = _loop_class()(
             self.supernet,
             rule,
             self.optimizer,
             batch_size=recipe.batch_size,
             weight_decay=recipe.weight_decay,
             seed=recipe.seed,
-            strategy=strategy,
+            **options,
         )
         self.interrupted = False
         self.step = self._restore()
@@ -189,6 +146,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Writes a checkpoint of the present step."""
+        self.loop.publish()
         return self.manager.save(self.step, pack(self.supernet, self.optimizer), self._metadata())
 
     def _restore(self) -> int:
@@ -232,10 +190,8 @@ class Trainer:
             NonFiniteLossError: if a loss is not finite; the last checkpoint stays.
             BrokenImageError: if an image cannot be read; a checkpoint is saved first.
         """
-        from bignas_tf.data.pipeline import TrainingBatches
-
         last = min(self.total_steps, stop_after or self.total_steps)
-        batches = TrainingBatches(self.plan, self.step)
+        chunks = self.loop.chunks(self.plan, self.step, last)
         every = self.plan.steps_per_epoch * self.recipe.checkpoint_every
         log = JsonlLog(self.workdir / "log.jsonl", resume_step=self.step)
         scalars = ScalarLog(self.workdir / "tensorboard")
@@ -247,18 +203,20 @@ class Trainer:
             try:
                 mark, mark_time = self.step, time.monotonic()
                 while self.step < last and not interrupted():
-                    batch = next(batches)
+                    chunk = next(chunks)
                     sound = False  # a step cut short may have changed some weights only
-                    losses = self.loop.step(batch, self.step)
-                    _check_finite(losses, self.step)
-                    self.step += 1
+                    steps = self.loop.train(chunk, self.step)
+                    now = time.monotonic()
+                    images = (self.step + len(steps) - mark) * self.recipe.batch_size
+                    rate = images / (now - mark_time)
+                    for losses in steps:
+                        _check_finite(losses, self.step)
+                        self.step += 1
+                        bar.update()
+                        if self.step % LOG_EVERY == 0 or self.step == last:
+                            self._log(log, scalars, bar, losses, rate)
+                            mark, mark_time = self.step, now
                     sound = True
-                    bar.update()
-                    if self.step % LOG_EVERY == 0 or self.step == last:
-                        now = time.monotonic()
-                        rate = (self.step - mark) * self.recipe.batch_size / (now - mark_time)
-                        self._log(log, scalars, bar, losses, rate)
-                        mark, mark_time = self.step, now
                     pause = time.monotonic()
                     if self.step % self.plan.steps_per_epoch == 0:
                         self._end_epoch(log, scalars, bar)
@@ -297,7 +255,9 @@ class Trainer:
         every = self.recipe.evaluate_every
         if not every or epoch % every or self.data.held_out is None:
             return
-        evaluator = ChildEvaluator(self.supernet, self.data.calibration, self.data.held_out)
+        self.loop.publish()
+        with averaged(self.supernet, self.optimizer):
+            evaluator = child_evaluator(self.supernet, self.data.calibration, self.data.held_out)
         ends = {"biggest": self.space.biggest(), "smallest": self.space.smallest()}
         scores = evaluator.score(list(ends.values()))
         values = {f"accuracy/{name}": s["accuracy"] for name, s in zip(ends, scores, strict=True)}
@@ -305,6 +265,17 @@ class Trainer:
         scalars.write(self.step, values)
         shown = ", ".join(f"{name} {value:.2%}" for name, value in values.items())
         bar.write(f"epoch {epoch}: {shown} (held-out training images, calibrated)")
+
+
+def _loop_class() -> Any:
+    """The loop of Keras's backend."""
+    if keras.backend.backend() == "jax":
+        from bignas_tf.training.jax_loop import JaxLoop
+
+        return JaxLoop
+    from bignas_tf.training.tensorflow_loop import TensorflowLoop
+
+    return TensorflowLoop
 
 
 def _writable_folder(workdir: str | Path) -> Path:

@@ -7,12 +7,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import bignas_tf.training.run_data as run_data_module
 import bignas_tf.training.trainer as trainer_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.spaces import SPACES, MBConvSpace, Stage
 from bignas_tf.training.checkpoints import CheckpointError, read_checkpoint
 from bignas_tf.training.recipe import Recipe
+from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
 from bignas_tf.training.trainer import NonFiniteLossError, Trainer
 
@@ -143,7 +145,7 @@ def test_an_evaluated_epoch_logs_the_accuracies_of_both_extremes(finished):
     lines = [line for line in records(finished) if "accuracy/biggest" in line]
     assert [(line["step"], line["epoch"]) for line in lines] == [(4, 1), (8, 2)]
     trained = load_trained(finished)
-    data = trainer_module.load_run_data(trained.recipe)
+    data = load_run_data(trained.recipe)
     evaluator = ChildEvaluator(trained.supernet, data.calibration, data.held_out)
     scores = evaluator.score([TINY.biggest(), TINY.smallest()])
     last = lines[-1]
@@ -165,7 +167,7 @@ def test_run_json_says_how_the_run_was_started(finished):
 
 
 def test_no_image_is_in_two_of_training_held_out_and_test():
-    data = trainer_module.load_run_data(RECIPE)
+    data = load_run_data(RECIPE)
     splits = [data.train, data.held_out, data.source.test]
     rows = [split.read(np.arange(len(split))).reshape(len(split), -1) for split in splits]
     everything = load_source("digits", image_size=8, channels=1)
@@ -264,7 +266,7 @@ def test_a_broken_image_stops_the_run_by_name_and_keeps_what_was_trained(
     def from_disk(name, **options):
         return load_source(name, memory_limit_mb=0, **options)
 
-    monkeypatch.setattr(trainer_module, "load_source", from_disk)
+    monkeypatch.setattr(run_data_module, "load_source", from_disk)
     trainer = Trainer(FOLDER, tmp_path / "run", data=data)
     assert trainer.plan.steps_per_epoch == 8
     step = 2  # the first that reads the broken file
@@ -318,7 +320,7 @@ def test_an_error_within_a_step_never_saves_half_of_it(tmp_path, monkeypatch, ea
 
 def test_data_must_be_named_where_the_recipe_names_none():
     with pytest.raises(ValueError, match="`data` must be given for recipe 'tiny'"):
-        trainer_module.load_run_data(FOLDER)
+        load_run_data(FOLDER)
 
 
 def test_calibration_images_of_a_folder_sorted_by_class_are_mixed(tmp_path):
@@ -328,8 +330,6 @@ def test_calibration_images_of_a_folder_sorted_by_class_are_mixed(tmp_path):
             folder.mkdir(parents=True)
             for i in range(count):
                 Image.fromarray(np.full((8, 8), 255 * number, np.uint8)).save(folder / f"{i}.png")
-    data = trainer_module.load_run_data(
-        FOLDER.replace(calibration_images=32, held_out=10), f"folder:{tmp_path}"
-    )
+    data = load_run_data(FOLDER.replace(calibration_images=32, held_out=10), f"folder:{tmp_path}")
     assert set(data.calibration.labels[:8]) == {0, 1}
     assert sorted(np.bincount(data.calibration.labels)) == [16, 16]

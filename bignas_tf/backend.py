@@ -1,0 +1,59 @@
+"""Which Keras backend a command runs on: chosen before Keras loads, never after."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from typing import Any
+
+from bignas_tf.checks import require_choice
+
+BACKENDS = ("tensorflow", "jax")
+
+
+def add_backend(parser: Any) -> None:
+    """Adds --backend."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="tensorflow",
+        help="what Keras computes with; jax is for one host with accelerators, needs "
+        "bignas-tf[jax] and does not load TensorFlow",
+    )
+
+
+def choose_backend(name: str) -> None:
+    """Makes Keras use a backend in this process.
+
+    Raises:
+        ValueError: for an unknown one, or if Keras has loaded with another.
+        ImportError: if JAX is wanted and not installed; says what to install.
+    """
+    require_choice("backend", name, BACKENDS)
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        if keras.backend.backend() != name:
+            raise ValueError(
+                f"`backend` must be {keras.backend.backend()}: Keras has loaded with it. "
+                f"Received: {name}"
+            )
+        return
+    if name == "jax" and importlib.util.find_spec("jax") is None:
+        raise ImportError("--backend=jax needs JAX: pip install 'bignas-tf[jax]'")
+    os.environ["KERAS_BACKEND"] = name
+    if name == "jax":
+        _configure_jax()
+
+
+def _configure_jax() -> None:
+    """Keeps compiled programs between processes; says where there is no accelerator."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "bignas_tf", "jax"))
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # tells of absent TPUs
+    if jax.devices()[0].platform == "cpu":
+        print("no accelerator found: JAX computes on the CPU, where TensorFlow is faster")

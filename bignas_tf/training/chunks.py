@@ -1,0 +1,100 @@
+"""What several steps train on, as one upload of small arrays; NumPy only."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bignas_tf.data.batches import BatchPlan
+from bignas_tf.spaces.sizes import size_table
+from bignas_tf.training.rule import Rule, Term
+
+Inputs = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """What one call trains on.
+
+    Attributes:
+        count: how many of the rows of `inputs` are steps; the others are padding.
+        terms: of the first step.
+        inputs: arrays with a leading axis of steps.
+    """
+
+    count: int
+    terms: Sequence[Term]
+    inputs: Inputs
+
+
+def prepared_chunks(
+    rule: Rule,
+    plan: BatchPlan,
+    start: int,
+    last: int,
+    *,
+    seed: int,
+    steps: int,
+    resolutions: Sequence[int],
+    with_images: bool,
+) -> Iterator[Chunk]:
+    """Yields the chunks from step `start` on, the next one prepared in a thread.
+
+    None crosses the end of an epoch.
+
+    Args:
+        rule: what a step trains.
+        plan: which augmented examples each step trains on.
+        start: int, the first step.
+        last: int, where to end.
+        seed: of the rule's plans.
+        steps: int, most steps of a chunk.
+        resolutions: that the varying terms may have.
+        with_images: whether chunks carry their images, not augmented.
+
+    Raises:
+        BrokenImageError: if an image cannot be read.
+    """
+
+    def chunk(start: int, end: int) -> Chunk:
+        terms = [rule.plan(seed, step) for step in range(start, end)]
+        inputs = _varying(terms, resolutions)
+        index = [plan.indices(step) for step in range(start, end)]
+        inputs["index"] = np.asarray(index, np.int32)
+        draws = [plan.draws(step) for step in range(start, end)]
+        inputs |= {name: np.stack([each[name] for each in draws]) for name in draws[0]}
+        if with_images:
+            inputs["images"] = np.stack([plan.split.read(each) for each in index])
+        # One shape for all chunks: a shorter one would compile again.
+        missing = steps - (end - start)
+        padded = {
+            name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+            for name, array in inputs.items()
+        }
+        return Chunk(end - start, terms[0], padded)
+
+    with concurrent.futures.ThreadPoolExecutor(1, "bignas-chunks") as ahead:
+        pending: Any = None
+        while start < last or pending:
+            ready, pending = pending, None
+            if start < last:
+                epoch_end = (start // plan.steps_per_epoch + 1) * plan.steps_per_epoch
+                end = min(start + steps, epoch_end, last)
+                pending = ahead.submit(chunk, start, end)
+                start = end
+            if ready:
+                yield ready.result()
+
+
+def _varying(steps: Sequence[Sequence[Term]], resolutions: Sequence[int]) -> Inputs:
+    """Size tables, `(steps, terms, ops, 4)`, and positions of resolutions, `(steps, terms)`."""
+    genotypes = [[term.genotype for term in terms if not term.recurs] for terms in steps]
+    tables = [[size_table(genotype) for genotype in row] for row in genotypes]
+    positions = [
+        [resolutions.index(genotype["resolution"]) for genotype in row] for row in genotypes
+    ]
+    return {"tables": np.asarray(tables, np.int32), "resolutions": np.asarray(positions, np.int32)}

@@ -1,0 +1,363 @@
+"""The JAX step: the whole sandwich compiled as one program, several steps per call.
+
+Children that recur run in static mode. All others run in masked mode, whose shapes do not
+depend on the child: a `lax.scan` over them with a `lax.switch` over resolutions inside, so
+that each resolution compiles once however many children there are. Gradients are taken in
+the scan's body and summed, so that memory stays near one child's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bignas_tf.checks import require, require_int
+from bignas_tf.data.batches import BatchPlan
+from bignas_tf.data.device_augmentation import augment
+from bignas_tf.ops import Dropout
+from bignas_tf.resize import resize, to_input_range
+from bignas_tf.supernet import Supernet
+from bignas_tf.training.chunks import Chunk, Inputs, prepared_chunks
+from bignas_tf.training.losses import mixed_targets
+from bignas_tf.training.rule import Rule, Term
+
+State = dict[str, Any]  # 'weights' and 'optimizer', lists of arrays
+
+
+def steps_per_call_by_default() -> int:
+    """Many on an accelerator, which would wait for the host; one on a CPU."""
+    return 1 if jax.devices()[0].platform == "cpu" else 32
+
+
+class JaxLoop:
+    """Runs training steps of a rule on a supernet on all local devices.
+
+    The batch is divided among the devices; batch statistics are those of the whole batch.
+
+    Args:
+        supernet: the supernet; its variables are stale until `publish`.
+        rule: what a step does.
+        optimizer: a Keras optimizer, built on the supernet's variables here.
+        batch_size: over all devices; losses are divided by it.
+        weight_decay: factor of half the sum of squared kernels.
+        seed: of genotypes and dropout.
+        steps_per_call: between two visits to the host; None for the default of the device.
+        remat: whether activations within blocks are computed again in the backward pass
+            instead of stored: less memory, more time, the same result.
+        devices: to train on; None for all local ones.
+        data_limit_mb: images in memory up to this size live on the device; others are read
+            by the host, chunk by chunk.
+
+    Raises:
+        ValueError: if the batch cannot be divided among the devices.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        rule: Rule,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        batch_size: int,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        steps_per_call: int | None = None,
+        remat: bool = False,
+        devices: Sequence[Any] | None = None,
+        data_limit_mb: float = 8192,
+    ):
+        steps_per_call = steps_per_call or steps_per_call_by_default()
+        require_int("steps_per_call", steps_per_call)
+        devices = jax.local_devices() if devices is None else list(devices)
+        require(
+            batch_size % len(devices) == 0,
+            "batch_size",
+            f"a multiple of the number of devices, {len(devices)}",
+            batch_size,
+        )
+        self.supernet = supernet
+        self.rule = rule
+        self.optimizer = optimizer
+        self._batch_size = batch_size
+        self._weight_decay = weight_decay
+        self._seed = seed
+        self._steps_per_call = steps_per_call
+        self._remat = remat
+        self._mesh = Mesh(np.array(devices), ("batch",))
+        self._variables = list(supernet.variables_by_path().values())
+        optimizer.build(self._variables)
+        self._dropout = next((op for op in supernet.space.ops() if isinstance(op, Dropout)), None)
+        space = supernet.space
+        self._resolutions = space.training_restriction.get("resolution", space.resolutions)
+        self._programs: dict[tuple, Any] = {}
+        self._state: State | None = None
+        self._data_limit_mb = data_limit_mb
+        self._plan: BatchPlan | None = None
+        self._data: dict[str, Any] = {}
+
+    def _sharding(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec(*axes))
+
+    # Data --------------------------------------------------------------------------------
+
+    def _use(self, plan: BatchPlan) -> None:
+        """Puts labels and, where they fit, images on the device."""
+        labels, images = plan.split.labels, plan.split.images
+        data = {"labels": labels}
+        if images is not None and images.nbytes <= self._data_limit_mb * 1e6:
+            data["images"] = images
+        self._plan, self._data = plan, jax.device_put(data, self._sharding())
+
+    def chunks(self, plan: BatchPlan, start: int, last: int) -> Iterator[Chunk]:
+        """What the steps from `start` on train on, the next chunk prepared ahead.
+
+        A chunk never crosses the end of an epoch.
+
+        Args:
+            plan: which augmented examples each step trains on.
+            start: int, the first step.
+            last: int, where to end.
+
+        Raises:
+            BrokenImageError: if an image cannot be read.
+        """
+        if plan is not self._plan:
+            self._use(plan)
+        with_images = "images" not in self._data
+        return prepared_chunks(
+            self.rule,
+            plan,
+            start,
+            last,
+            seed=self._seed,
+            steps=self._steps_per_call,
+            resolutions=self._resolutions,
+            with_images=with_images,
+        )
+
+    # Steps -------------------------------------------------------------------------------
+
+    def train(self, chunk: Chunk, step: int) -> list[dict[str, float]]:
+        """Trains on the steps of a chunk.
+
+        Args:
+            chunk: of `chunks`.
+            step: int, its first step.
+
+        Returns:
+            For each step the loss of each term by name, the L2 term included, averaged over
+            the batch.
+        """
+        program, state = self._program(chunk.terms), self._state or self._initial_state()
+        self._state, losses = program(state, self._data, *self._arguments(chunk, step))
+        names = [term.name for term in chunk.terms]
+        found = np.asarray(losses)[: chunk.count]
+        return [dict(zip(names, map(float, row), strict=True)) for row in found]
+
+    def _arguments(self, chunk: Chunk, step: int) -> tuple[Any, Any, Any]:
+        whole = ("tables", "resolutions")
+        placed = {
+            name: jax.device_put(array, self._sharding(*([] if name in whole else [None, "batch"])))
+            for name, array in chunk.inputs.items()
+        }
+        return placed, np.int32(step), np.int32(chunk.count)
+
+    def compile(self, chunk: Chunk) -> Any:
+        """The compiled program of chunks like this one, for its cost and memory."""
+        state = self._state or self._initial_state()
+        lowered = self._program(chunk.terms).lower(state, self._data, *self._arguments(chunk, 0))
+        return lowered.compile()
+
+    def _initial_state(self) -> State:
+        state = {"weights": self._variables, "optimizer": self.optimizer.variables}
+        # Copies: the program takes these buffers over.
+        arrays = {
+            name: [jnp.array(variable.value, copy=True) for variable in variables]
+            for name, variables in state.items()
+        }
+        return jax.device_put(arrays, self._sharding())
+
+    def publish(self) -> None:
+        """Writes the trained values into the variables of supernet and optimizer."""
+        if self._state is None:
+            return
+        for variable, array in zip(
+            [*self._variables, *self.optimizer.variables],
+            [*self._state["weights"], *self._state["optimizer"]],
+            strict=True,
+        ):
+            variable.assign(np.asarray(array))
+
+    def _program(self, terms: Sequence[Term]) -> Any:
+        key = tuple((t.name, t.role, t.weight, t.genotype if t.recurs else None) for t in terms)
+        if key not in self._programs:
+            self._programs[key] = jax.jit(
+                lambda *arguments: self._run(terms, *arguments), donate_argnums=0
+            )
+        return self._programs[key]
+
+    def _run(
+        self, terms: Sequence[Term], state: State, data: Any, inputs: Inputs, step: Any, count: Any
+    ) -> tuple[State, Any]:
+        """`count` steps; losses are `(steps_per_call, terms)`."""
+
+        def one(position: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
+            state, losses = carry
+            rows = jax.tree.map(lambda x: x[position], inputs)
+            state, found = self._step(terms, state, data, rows, step + position)
+            return state, losses.at[position].set(found)
+
+        losses = jnp.zeros((self._steps_per_call, len(terms)), jnp.float32)
+        if self._steps_per_call == 1:
+            return one(0, (state, losses))
+        return lax.fori_loop(0, count, one, (state, losses))
+
+    def _step(
+        self, terms: Sequence[Term], state: State, data: Any, inputs: Inputs, step: Any
+    ) -> tuple[State, Any]:
+        batch = self._batch(data, inputs)
+        varying = (inputs["tables"], inputs["resolutions"])
+        gradients, losses = self.gradients(terms, state["weights"], batch, varying, step)
+        weights, optimizer = self.optimizer.stateless_apply(
+            state["optimizer"], gradients, state["weights"]
+        )
+        return {"weights": weights, "optimizer": optimizer}, losses
+
+    def _batch(self, data: Any, inputs: Inputs) -> tuple[Any, Any]:
+        """Augmented images, uint8, and labels: ints, or probabilities where images mix."""
+        assert self._plan is not None  # noqa: S101 - set with the data
+        policy, index = self._plan.policy, inputs["index"]
+        images = inputs["images"] if "images" in inputs else data["images"][index]
+        images = lax.with_sharding_constraint(images, self._sharding("batch"))
+        images = augment(policy, images, inputs)
+        labels = data["labels"][index]
+        if policy.mixup:
+            classes = self.supernet.space.classes
+            labels = mixed_targets(labels, labels[::-1], inputs["shares"], classes)
+        return lax.with_sharding_constraint(images, self._sharding("batch")), labels
+
+    def gradients(
+        self, terms: Sequence[Term], weights: list[Any], batch: Any, varying: Any, step: Any
+    ) -> tuple[list[Any], Any]:
+        """Sum of the terms' gradients, and their losses, `(terms,)`.
+
+        Args:
+            terms: of the step.
+            weights: of the supernet.
+            batch: uint8 images and labels.
+            varying: size tables and positions of resolutions of the terms that do not recur.
+            step: int32 scalar.
+        """
+        images, labels = batch
+        images = to_input_range(images, self.supernet.compute_dtype)
+        total = [jnp.zeros_like(weight) for weight in weights]
+        outputs: dict[str, Any] = {}
+        losses: list[Any] = []
+        used = 0
+        for _, run in itertools.groupby(enumerate(terms), key=_trace_key):
+            group = list(run)
+            number, term = group[0]
+            # The next child starts when this one's activations are gone.
+            images, total = lax.optimization_barrier((images, total))
+            if term.recurs:
+                mask = self._dropout_mask(term, step, number)
+                found = self._static_term(term, weights, images, labels, outputs, mask)
+                loss, logits, gradients = found
+                total = _add(total, gradients)
+                outputs[term.role] = lax.stop_gradient(logits)
+                losses.append(loss[None])
+                continue
+            rows = tuple(x[used : used + len(group)] for x in varying)
+            numbers = jnp.asarray([number for number, _ in group], jnp.int32)
+            used += len(group)
+            total, values = self._varying_terms(
+                term, weights, images, labels, outputs, total, (*rows, numbers), step
+            )
+            losses.append(values)
+        return total, jnp.concatenate(losses)
+
+    def _dropout_mask(self, term: Term, step: Any, number: Any) -> Any:
+        """Keep-mask of a regularized term, `(batch, largest width)`, scaled; else None."""
+        if self._dropout is None or not self.rule.regularized(term.role):
+            return None
+        key = jax.random.key(self._seed % 2**31)
+        key = jax.random.fold_in(jax.random.fold_in(key, step), number)
+        keep = 1 - self._dropout.rate
+        shape = (self._batch_size, self._dropout.channels)
+        mask = jax.random.bernoulli(key, keep, shape).astype(self.supernet.compute_dtype) / keep
+        return lax.with_sharding_constraint(mask, self._sharding("batch"))
+
+    def _loss(
+        self, term: Term, logits: Any, labels: Any, outputs: Mapping[str, Any], **child: Any
+    ) -> Any:
+        per_example = self.rule.loss(term.role, logits, labels, outputs)
+        loss = term.weight * jnp.sum(per_example) / self._batch_size
+        if self._weight_decay and self.rule.regularized(term.role):
+            loss += term.weight * self._weight_decay * self.supernet.half_square_norm(**child)
+        return loss
+
+    def _with(self, weights: Sequence[Any]) -> keras.StatelessScope:
+        return keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True)))
+
+    def _static_term(
+        self, term: Term, weights: list[Any], images: Any, labels: Any, outputs: Any, mask: Any
+    ) -> tuple[Any, Any, list[Any]]:
+        images = resize(images, term.genotype["resolution"])
+
+        def loss(weights: list[Any]) -> tuple[Any, Any]:
+            with self._with(weights):
+                logits = self.supernet.run(images, term.genotype, dropout_mask=mask)
+                return self._loss(term, logits, labels, outputs, genotype=term.genotype), logits
+
+        (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
+        return value, logits, gradients
+
+    def _varying_terms(
+        self,
+        term: Term,
+        weights: list[Any],
+        images: Any,
+        labels: Any,
+        outputs: Any,
+        total: list[Any],
+        rows: Any,
+        step: Any,
+    ) -> tuple[list[Any], Any]:
+        """All consecutive terms of one role: gradients added to `total`, and their losses."""
+
+        def at(resolution: int) -> Any:
+            def loss(weights: list[Any], table: Any, mask: Any) -> Any:
+                with self._with(weights):
+                    resized = resize(images, resolution)
+                    logits = self.supernet.run_table(resized, table, "masked", mask)
+                    return self._loss(term, logits, labels, outputs, table=table)
+
+            return jax.value_and_grad(loss)
+
+        branches = [at(resolution) for resolution in self._resolutions]
+
+        def body(total: list[Any], row: Any) -> tuple[list[Any], Any]:
+            table, resolution, number = row
+            mask = self._dropout_mask(term, step, number)
+            value, gradients = lax.switch(resolution, branches, weights, table, mask)
+            return _add(total, gradients), value
+
+        return lax.scan(body, total, rows)
+
+
+def _add(total: list[Any], gradients: list[Any]) -> list[Any]:
+    return [a + b for a, b in zip(total, gradients, strict=True)]
+
+
+def _trace_key(numbered: tuple[int, Term]) -> Any:
+    """Terms of one key share a trace; one that recurs has its own."""
+    number, term = numbered
+    return number if term.recurs else (term.role, term.weight)

@@ -1,0 +1,62 @@
+"""A recipe's images, split the same way by every command of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bignas_tf.data import DataError, Source, Split, hold_out, load_source
+from bignas_tf.data.augmentation import epoch_order
+from bignas_tf.spaces import get_space
+from bignas_tf.training.recipe import Recipe
+
+# Draws of held-out and calibration images never change with a run's seed, so that runs
+# of several seeds are compared on the same images.
+SPLIT_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """A source as a run uses it.
+
+    Attributes:
+        source: as loaded.
+        train: images to train on.
+        held_out: training images for selection; empty if the recipe holds out none.
+        calibration: images of `train` for batch-norm statistics.
+    """
+
+    source: Source
+    train: Split
+    held_out: Split | None
+    calibration: Split
+
+
+def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
+    """Loads a recipe's source and splits it as every command of the run does.
+
+    Raises:
+        DataError: for bad data.
+        ValueError: if no source is given.
+    """
+    name = data or recipe.data
+    if name is None:
+        raise ValueError(
+            f"`data` must be given for recipe '{recipe.name}', such as folder:PATH. Received: None"
+        )
+    space = get_space(recipe.space)
+    source = load_source(name, image_size=recipe.image_size, channels=space.input_channels)
+    train, held_out = source.train, None
+    if recipe.held_out:
+        most = len(train) - len(source.classes)
+        if recipe.held_out > most:
+            raise DataError(
+                f"`held_out` of recipe '{recipe.name}' must leave {name} an image of each class, "
+                f"so be at most {most}. Received: {recipe.held_out}"
+            )
+        train, held_out = hold_out(train, recipe.held_out, SPLIT_SEED)
+    calibration = train
+    if recipe.calibration_images < len(train) - len(source.classes):
+        calibration = hold_out(train, recipe.calibration_images, SPLIT_SEED + 1)[1]
+    # Folders are sorted by class; statistics of a batch should be those of all classes.
+    calibration = calibration.take(epoch_order(len(calibration), SPLIT_SEED, 0))
+    return RunData(source, train, held_out, calibration)
