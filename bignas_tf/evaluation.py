@@ -82,6 +82,17 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
 
 
+def metrics_of(spec: NetworkSpec, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy (0..1), mean cross-entropy, MMACs and parameters (M) of a network."""
+    counted = cost.count(spec)
+    return {
+        "accuracy": float((logits.argmax(axis=-1) == labels).mean()),
+        "loss": cross_entropy(logits, labels),
+        "mmacs": counted.mmacs,
+        "params_m": counted.params_m,
+    }
+
+
 def wilson_interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:
     """Confidence interval of an accuracy over `images` test images, 95 % by default.
 
@@ -136,15 +147,8 @@ class ChildEvaluator:
     def _score(self, genotype: Genotype) -> dict[str, float]:
         spec = genotype.spec()
         _, validation = self._at(genotype["resolution"])
-        labels = self._validation.labels
         logits = predict(spec, self.finished_weights(genotype), validation)
-        counted = cost.count(spec)
-        return {
-            "accuracy": float((logits.argmax(axis=-1) == labels).mean()),
-            "loss": cross_entropy(logits, labels),
-            "mmacs": counted.mmacs,
-            "params_m": counted.params_m,
-        }
+        return metrics_of(spec, logits, self._validation.labels)
 
     def _at(self, resolution: int) -> tuple[np.ndarray, np.ndarray]:
         """Calibration and validation images at `resolution`; the last ones are kept."""
