@@ -32,6 +32,8 @@ quickstart: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	# A process has one backend of Keras.
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile tests/jax_backend
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check --quiet $(SOURCES)

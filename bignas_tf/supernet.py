@@ -7,15 +7,16 @@ Python ints; sliced and masked mode walk the space's with the genotype's size ta
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops as K
 
-from bignas_tf.checks import require_choice
+from bignas_tf.checks import require, require_choice
 from bignas_tf.layers.factory import elastic_layer
 from bignas_tf.layers.slicing import centre, first
 from bignas_tf.ops import (
@@ -180,7 +181,12 @@ class Supernet(keras.Model):
         return self.run(inputs, genotype or self.space.biggest())
 
     def run(
-        self, images: Any, genotype: Genotype, mode: str = "static", dropout_mask: Any = None
+        self,
+        images: Any,
+        genotype: Genotype,
+        mode: str = "static",
+        dropout_mask: Any = None,
+        remat: bool = False,
     ) -> Any:
         """Logits of one child, normalized by the statistics of the batch.
 
@@ -191,6 +197,8 @@ class Supernet(keras.Model):
             mode: "static", "sliced" (TensorFlow only) or "masked".
             dropout_mask: `(batch, width of the biggest child's dropout)`, 0 or
                 1 / (1 - rate); None for no dropout.
+            remat: whether a backward pass computes what lies within blocks again instead of
+                storing it; not in sliced mode.
 
         Returns:
             `(batch, classes)`.
@@ -200,6 +208,7 @@ class Supernet(keras.Model):
                 are not at the genotype's resolution.
         """
         require_choice("mode", mode, MODES)
+        require(not (remat and mode == "sliced"), "remat", "False in sliced mode", remat)
         if genotype not in self.space:
             raise ValueError(
                 f"`genotype` must be of space '{self.space.name}' with {self.space.classes} "
@@ -212,9 +221,17 @@ class Supernet(keras.Model):
                 f"resolution. Received: {tuple(images.shape)}"
             )
         if mode != "static":
-            return self.run_table(images, size_table(genotype), mode, dropout_mask)
+            return self.run_table(images, size_table(genotype), mode, dropout_mask, remat)
         tensors = {INPUT: images}
-        for op in genotype.spec().ops():
+        ops = genotype.spec().ops()
+        for _, group in itertools.groupby(ops, key=lambda op: op.block):
+            block = list(group)
+            run = functools.partial(self._static_block, block, dropout_mask=dropout_mask)
+            _run_block(run, block, tensors, remat)
+        return tensors[ops[-1].name]
+
+    def _static_block(self, ops: list[Op], tensors: dict[str, Any], dropout_mask: Any) -> None:
+        for op in ops:
             x = tensors[op.inputs[0]]
             if isinstance(op, Dropout):
                 y = drop(x, dropout_mask)
@@ -230,9 +247,15 @@ class Supernet(keras.Model):
             else:
                 y = apply_weightless(op, *(tensors[name] for name in op.inputs))
             tensors[op.name] = y
-        return y
 
-    def run_table(self, images: Any, table: Any, mode: str, dropout_mask: Any = None) -> Any:
+    def run_table(
+        self,
+        images: Any,
+        table: Any,
+        mode: str,
+        dropout_mask: Any = None,
+        remat: bool = False,
+    ) -> Any:
         """Logits of the child with this size table; `run` with tensors for sizes.
 
         Args:
@@ -240,6 +263,7 @@ class Supernet(keras.Model):
             table: int32 `(ops, 4)`, an array or a tensor (`bignas_tf.spaces.sizes`).
             mode: "sliced" or "masked".
             dropout_mask: as in `run`.
+            remat: as in `run`.
 
         Returns:
             `(batch, classes)`.
@@ -249,10 +273,10 @@ class Supernet(keras.Model):
         numbered = enumerate(self.space.ops())
         for block, group in itertools.groupby(numbered, key=lambda pair: pair[1].block):
             ops = list(group)
+            run = functools.partial(walk.block, ops, dropout_mask=dropout_mask)
             if block in self._optional_blocks:
-                walk.optional_block(ops, tensors)
-            else:
-                walk.block(ops, tensors, dropout_mask)
+                run = functools.partial(walk.optional_block, ops)
+            _run_block(run, [op for _, op in ops], tensors, remat)
         return tensors[self.space.ops()[-1].name]
 
     def half_square_norm(self, genotype: Genotype | None = None, table: Any = None) -> Any:
@@ -300,6 +324,24 @@ class Supernet(keras.Model):
         config = dict(config)
         config["space"] = MBConvSpace.from_config(config["space"])
         return cls(**config)
+
+
+def _run_block(
+    run: Callable[[dict[str, Any]], None], ops: list[Op], tensors: dict[str, Any], remat: bool
+) -> None:
+    """Runs a block; with `remat` its output only is kept for the backward pass."""
+    if not remat:
+        run(tensors)
+        return
+    own = {op.name for op in ops}
+    sources = sorted({name for op in ops for name in op.inputs} - own)
+
+    def output(*values: Any) -> Any:
+        inner = dict(zip(sources, values, strict=True))
+        run(inner)
+        return inner[ops[-1].name]
+
+    tensors[ops[-1].name] = keras.remat(output)(*(tensors[name] for name in sources))
 
 
 def _sizes(op: Op) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bignas_tf.backend import add_backend
 from bignas_tf.commands.run_folder import require_one
 
 
@@ -24,6 +25,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--model", type=Path, help="a .keras or .tflite file instead")
     parser.add_argument("--data", help="source: digits, folder:PATH or tfds:NAME")
     parser.add_argument("--image_size", type=int, help="of --data, if not the model's input size")
+    add_backend(parser)
 
 
 def main(arguments: Any) -> None:

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bignas_tf.backend import add_backend
 from bignas_tf.commands.run_folder import add_workdir
 
 
@@ -30,6 +31,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--method", default="sequential", help="of calibration: sequential or batch_average"
     )
+    add_backend(parser)
 
 
 def parse_genotype(text: str, space: Any) -> Any:

@@ -9,20 +9,19 @@ import keras
 
 from bignas_tf.layers.convolution import ElasticConv2D, ElasticDepthwiseConv2D
 from bignas_tf.layers.dense import ElasticDense
+from bignas_tf.layers.initializers import FanOutScaling
 from bignas_tf.layers.normalization import ElasticBatchNormalization
 from bignas_tf.ops import BatchNorm, Conv, Dense, DepthwiseConv, Op
 
 
-def _initializer(seed: int, name: str, scale: float, distribution: str) -> Any:
-    return keras.initializers.VarianceScaling(
-        scale, "fan_out", distribution, seed=zlib.crc32(f"{seed}/{name}".encode())
-    )
+def _initializer(seed: int, name: str, scale: float, distribution: str) -> FanOutScaling:
+    return FanOutScaling(zlib.crc32(f"{seed}/{name}".encode()), scale, distribution)
 
 
 def elastic_layer(op: Op, seed: int, zero_gamma: bool, dtype: Any) -> keras.layers.Layer:
     """The elastic layer of `op`, at its largest sizes."""
     if isinstance(op, (Conv, DepthwiseConv)):
-        initializer = _initializer(seed, op.name, 2.0, "truncated_normal")
+        initializer = _initializer(seed, op.name, 2.0, "normal")
         shared: dict[str, Any] = {
             "max_kernel_size": op.kernel_size,
             "strides": op.strides,

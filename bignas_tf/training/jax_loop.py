@@ -314,7 +314,9 @@ class JaxLoop:
 
         def loss(weights: list[Any]) -> tuple[Any, Any]:
             with self._with(weights):
-                logits = self.supernet.run(images, term.genotype, dropout_mask=mask)
+                logits = self.supernet.run(
+                    images, term.genotype, dropout_mask=mask, remat=self._remat
+                )
                 return self._loss(term, logits, labels, outputs, genotype=term.genotype), logits
 
         (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(weights)
@@ -337,7 +339,9 @@ class JaxLoop:
             def loss(weights: list[Any], table: Any, mask: Any) -> Any:
                 with self._with(weights):
                     resized = resize(images, resolution)
-                    logits = self.supernet.run_table(resized, table, "masked", mask)
+                    logits = self.supernet.run_table(
+                        resized, table, "masked", mask, remat=self._remat
+                    )
                     return self._loss(term, logits, labels, outputs, table=table)
 
             return jax.value_and_grad(loss)

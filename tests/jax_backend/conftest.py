@@ -13,9 +13,7 @@ sys.path.insert(0, str(TESTS))  # `supernets`
 if os.environ.get("KERAS_BACKEND") == "jax":
     # Read when JAX loads. Two devices, for data parallelism; no program is compiled twice.
     os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    os.environ.setdefault(
-        "JAX_COMPILATION_CACHE_DIR", str(TESTS.parent / ".pytest_cache" / "jax")
-    )
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(TESTS.parent / ".pytest_cache" / "jax"))
     collect_ignore_glob = []
 else:
     collect_ignore_glob = ["test_*.py"]

@@ -1,0 +1,165 @@
+"""Training under JAX: the same numbers as under TensorFlow, on any layout."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import training_case
+from training_case import BATCH, SPACE, STEPS, make_loop, make_plan, make_supernet, run
+
+from bignas_tf.training.jax_loop import JaxLoop
+from bignas_tf.training.rule import SandwichRule
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def tensorflow(tmp_path_factory):
+    """What TensorFlow's loop does on the same batches, in a process of its own."""
+    path = tmp_path_factory.mktemp("reference") / "tensorflow.npz"
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    script = Path(training_case.__file__)
+    subprocess.run([sys.executable, str(script), str(path)], env=environment, check=True)  # noqa: S603
+    with np.load(path) as file:
+        return dict(file)
+
+
+def trained(steps=STEPS, policy=training_case.POLICY, supernet=None, start=0, **options):
+    """Losses, `(steps, terms)`, weights by path and the loop, under JAX."""
+    supernet = supernet or make_supernet()
+    loop = make_loop(JaxLoop, supernet, **{"devices": ONE, **options})
+    losses = run(loop, make_plan(policy), start, steps)
+    return np.array([list(step.values()) for step in losses]), supernet.weight_arrays(), loop
+
+
+@pytest.fixture(scope="module")
+def straight():
+    return trained()
+
+
+def assert_same_weights(actual, expected, tolerance=1e-4, floor=0.0):
+    """Each within `tolerance` of the tensor's largest absolute value, or of `floor`."""
+    for path, array in expected.items():
+        scale = max(np.abs(array).max(), floor)
+        np.testing.assert_allclose(
+            actual[path], array, rtol=0, atol=tolerance * scale, err_msg=path
+        )
+
+
+def weights_of(reference, name):
+    prefix = f"{name}/weights/"
+    return {k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)}
+
+
+@pytest.mark.parametrize("mode", ["sliced", "masked"])
+def test_twenty_steps_agree_with_tensorflow(tensorflow, straight, mode):
+    losses, weights, _ = straight
+    np.testing.assert_allclose(losses, tensorflow[f"{mode}/losses"], rtol=0, atol=1e-4)
+    assert_same_weights(weights, weights_of(tensorflow, mode))
+
+
+def test_the_weights_have_moved_far_beyond_the_tolerance(straight):
+    before = make_supernet().weight_arrays()
+    moved = {k: np.abs(v - before[k]).max() / np.abs(v).max() for k, v in straight[1].items()}
+    still = {path for path, change in moved.items() if change < 1e-3}
+    # The next batch norm takes a shift of all its inputs away.
+    assert still <= {"stage1_block1_project_bn/beta", "stage1_block2_project_bn/beta"}
+
+
+def test_a_step_of_rmsprop_agrees_with_tensorflow(tensorflow):
+    losses, weights, loop = trained(1, optimizer="rmsprop")
+    np.testing.assert_allclose(losses, tensorflow["rmsprop/losses"], rtol=0, atol=1e-4)
+    assert_same_weights(weights, weights_of(tensorflow, "rmsprop"))
+    state = {str(i): np.asarray(v.value) for i, v in enumerate(loop.optimizer.variables)}
+    expected = {k: tensorflow[f"rmsprop/optimizer/{k}"] for k in state}
+    # A shift that the next batch norm takes away has rounding for a gradient.
+    assert_same_weights(state, expected, floor=1e-3)
+
+
+def test_averages_of_the_weights_agree_with_tensorflow(tensorflow):
+    _, weights, loop = trained(3, ema=0.8)
+    state = {str(i): np.asarray(v.value) for i, v in enumerate(loop.optimizer.variables)}
+    expected = {k: tensorflow[f"ema/optimizer/{k}"] for k in state}
+    assert_same_weights(state, expected, floor=1e-3)
+    assert_same_weights(weights, weights_of(tensorflow, "ema"))
+
+
+def test_several_steps_a_call_are_the_same_steps(straight):
+    losses, weights, _ = trained(steps_per_call=3)  # epochs of four steps: some calls make one
+    np.testing.assert_allclose(losses, straight[0], rtol=0, atol=1e-5)
+    assert_same_weights(weights, straight[1], 1e-5)
+
+
+def test_a_run_in_two_parts_equals_one_without_a_break(straight):
+    supernet = make_supernet()
+    first, _, loop = trained(7, supernet=supernet, steps_per_call=3)
+    state = [np.asarray(v.value) for v in loop.optimizer.variables]
+    again = make_loop(JaxLoop, supernet, devices=ONE, steps_per_call=3)
+    for variable, array in zip(again.optimizer.variables, state, strict=True):
+        variable.assign(array)
+    second = run(again, make_plan(), 7)
+    losses = np.array([list(step.values()) for step in second])
+    np.testing.assert_allclose(np.concatenate([first, losses]), straight[0], rtol=0, atol=1e-5)
+    assert_same_weights(supernet.weight_arrays(), straight[1], 1e-5)
+
+
+def test_images_read_by_the_host_train_as_images_on_the_device_do(straight):
+    losses, weights, loop = trained(data_limit_mb=0, steps_per_call=3)
+    assert "images" not in loop._data
+    np.testing.assert_allclose(losses, straight[0], rtol=0, atol=1e-5)
+    assert_same_weights(weights, straight[1], 1e-5)
+
+
+def test_two_devices_train_as_one_does(straight):
+    assert len(jax.devices()) == 2
+    losses, weights, loop = trained(devices=None)
+    assert {len(array.sharding.device_set) for array in loop._state["weights"]} == {2}
+    np.testing.assert_allclose(losses, straight[0], rtol=0, atol=1e-5)
+    assert_same_weights(weights, straight[1], 1e-5)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    supernet = make_supernet()
+    with pytest.raises(ValueError, match="`batch_size` must be a multiple of .* 3. Received: 16"):
+        make_loop(JaxLoop, supernet, devices=[*jax.devices(), ONE[0]])
+
+
+def test_rematerialized_blocks_train_the_same(straight):
+    losses, weights, _ = trained(remat=True)
+    np.testing.assert_allclose(losses, straight[0], rtol=0, atol=1e-5)
+    assert_same_weights(weights, straight[1], 1e-5)
+
+
+def test_half_precision_keeps_weights_and_losses_in_float32(straight):
+    losses, weights, loop = trained(3, supernet=make_supernet(dtype="mixed_bfloat16"))
+    np.testing.assert_allclose(losses, straight[0][:3], rtol=0.03)
+    assert not np.allclose(losses, straight[0][:3], rtol=1e-5)
+    assert {array.dtype.name for array in loop._state["weights"]} == {"float32"}
+
+
+def test_dropout_depends_on_seed_step_and_term_but_not_on_the_layout():
+    def with_dropout(**options):
+        supernet = make_supernet(dataclasses.replace(SPACE, dropout=0.5))
+        rule = SandwichRule(supernet.space, random_children=2, regularize="all")
+        return trained(4, supernet=supernet, rule=rule, **options)
+
+    losses, weights, loop = with_dropout()
+    other, same, _ = with_dropout(devices=None, steps_per_call=3)
+    np.testing.assert_allclose(losses, other, rtol=0, atol=1e-5)
+    assert_same_weights(same, weights, 1e-5)
+    term = loop.rule.plan(0, 0)[0]
+    masks = [np.asarray(loop._dropout_mask(term, step, n)) for step, n in ((0, 0), (0, 1), (1, 0))]
+    assert masks[0].shape == (BATCH, 24)
+    assert set(np.unique(masks[0])) == {0.0, 2.0}
+    assert not any(np.array_equal(a, b) for a, b in zip(masks, [*masks[1:], masks[0]], strict=True))
+
+
+def test_genotypes_never_compile_again(straight):
+    _, _, loop = straight
+    (program,) = loop._programs.values()
+    assert program._cache_size() == 1
