@@ -24,9 +24,10 @@ from bignas_tf.supernet import Supernet
 HERE = Path(__file__).resolve().parent
 TOLERANCE = {"float32": (1e-5, 1e-4), "float64": (1e-9, 1e-9)}  # statistics, logits
 
+# Traces and lowerings too: what a cache on the disk spares is also compiled for.
 compilations: list[str] = []
 jax.monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: compilations.append(event) if "backend_compile" in event else None
+    lambda event, *_, **__: compilations.append(event) if "/jax/core/compile/" in event else None
 )
 
 
