@@ -32,7 +32,11 @@ def add_arguments(parser: Any) -> None:
         metavar="FIELD=JSON",
         help="another value for a field of the recipe, such as --set=epochs=5; may be repeated",
     )
+    add_loop_options(parser)
 
+
+def add_loop_options(parser: Any) -> None:
+    """Adds --backend and the options of its training loop."""
     add_backend(parser)
     parser.add_argument(
         "--steps_per_call",
