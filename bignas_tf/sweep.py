@@ -1,0 +1,345 @@
+"""Sweeps: runs of several variants and seeds one after the other, into one CSV."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import gc
+import json
+import re
+import shutil
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from bignas_tf.checks import require
+from bignas_tf.commands.select import SearchOptions, search_run
+from bignas_tf.data.batches import BatchPlan
+from bignas_tf.evaluation import wilson_interval
+from bignas_tf.files import check_output
+from bignas_tf.machine import cpu_model
+from bignas_tf.masked_evaluation import child_evaluator
+from bignas_tf.search import CachedEvaluator
+from bignas_tf.spaces import get_space
+from bignas_tf.sweep_results import FINISHED, RESULTS, Results, Row, RunFile
+from bignas_tf.training.optimizers import build_optimizer
+from bignas_tf.training.recipe import Recipe
+from bignas_tf.training.run_data import load_run_data
+from bignas_tf.training.schedules import build_schedule
+from bignas_tf.training.state import load_trained
+from bignas_tf.training.trainer import NonFiniteLossError, Trainer
+
+ENDS = ("biggest", "smallest")
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        variant: its name.
+        seed: of the recipe.
+        recipe: with the variant's fields, the seed and the data.
+        overrides: fields that are not those of the recipe by its name.
+    """
+
+    variant: str
+    seed: int
+    recipe: Recipe
+    overrides: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder."""
+        return f"{self.variant}-seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepPlan:
+    """The runs of a sweep in their order, and what is selected in each; None for nothing."""
+
+    runs: tuple[PlannedRun, ...]
+    select: SearchOptions | None = None
+
+
+def run_sweep(
+    plan: SweepPlan,
+    workdir: str | Path,
+    *,
+    command: list[str] | None = None,
+    loop_options: Mapping[str, Any] | None = None,
+) -> bool:
+    """Makes the runs that are not yet in the results, or goes on with them.
+
+    Args:
+        plan: the runs.
+        workdir: of the sweep: a folder per run, and results.csv.
+        command: recorded in each run.json.
+        loop_options: of `Trainer`.
+
+    Returns:
+        Whether all are done; false where Ctrl-C or SIGTERM stopped a training.
+
+    Raises:
+        ValueError: before any work, for a plan that some run of could not be made, or that
+            has other settings than what is in `workdir`.
+    """
+    workdir = Path(workdir)
+    settings = check_plan(plan)
+    results = Results(workdir / RESULTS, [run.name for run in plan.runs])
+    for run in plan.runs:
+        _check_settings(workdir / run.name, settings[run.name], run.name in results)
+    workdir.mkdir(parents=True, exist_ok=True)
+    check_output(results.path, overwrite=True)
+    seconds: list[float] = []
+    left = sum(run.name not in results for run in plan.runs)
+    for number, run in enumerate(plan.runs, start=1):
+        head = f"run {number} of {len(plan.runs)}: {run.name}"
+        if run.name in results:
+            print(f"{head} is in {RESULTS}")
+            continue
+        rest = statistics.mean(seconds) * (left - len(seconds)) if seconds else None
+        print(head if rest is None else f"{head}, about {_duration(rest)} left", flush=True)
+        started = time.monotonic()
+        rows = _run(run, plan.select, workdir / run.name, settings[run.name], command, loop_options)
+        if rows is None:
+            return False
+        results.add(run.name, rows)
+        seconds.append(time.monotonic() - started)
+        _forget()
+    return True
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _forget() -> None:
+    """Frees what the last run compiled; networks refer to themselves in circles."""
+    gc.collect()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
+# Settings ------------------------------------------------------------------------------------
+
+
+def check_plan(plan: SweepPlan) -> dict[str, dict[str, Any]]:
+    """Loads the data of every variant and builds what depends on them, but no network.
+
+    Returns:
+        By run what its rows depend on: `recipe`, `data` (a fingerprint, which images that
+        have moved keep) and `select`.
+
+    Raises:
+        ValueError: for data or settings that a run or its selection would refuse.
+    """
+    select = dataclasses.asdict(plan.select) if plan.select else None
+    fingerprints: dict[str, str] = {}
+    known: tuple[Any, Any] = (None, None)  # the last data; variants mostly share them
+    settings = {}
+    for run in plan.runs:
+        recipe = run.recipe
+        if run.variant not in fingerprints:
+            fields = ("data", "space", "image_size", "held_out", "calibration_images")
+            key = [getattr(recipe, field) for field in fields]
+            try:
+                if key != known[0]:
+                    known = key, load_run_data(recipe)
+                _check_run(recipe, known[1], plan.select)
+            except ValueError as error:
+                raise ValueError(f"Variant '{run.variant}': {error}") from error
+            fingerprints[run.variant] = known[1].source.fingerprint
+        fields_of_run = {k: v for k, v in recipe.to_json().items() if k != "data"}
+        found = {"recipe": fields_of_run, "data": fingerprints[run.variant], "select": select}
+        settings[run.name] = json.loads(json.dumps(found))  # as it is read again
+    return settings
+
+
+def _check_run(recipe: Recipe, data: Any, select: SearchOptions | None) -> None:
+    batches = BatchPlan(
+        data.train, batch_size=recipe.batch_size, policy=recipe.policy(), seed=recipe.seed
+    )
+    schedule = build_schedule(recipe.schedule, batches.steps_per_epoch, recipe.epochs)
+    build_optimizer(recipe.optimizer, schedule, recipe.ema)
+    if select:
+        low = "at least 1 where there is `select`"
+        require(recipe.held_out > 0, "held_out", low, recipe.held_out)
+        select.new_strategy(get_space(recipe.space, classes=len(data.source.classes)))
+
+
+def _check_settings(folder: Path, settings: Mapping[str, Any], finished: bool) -> None:
+    """Refuses to go on with a run, or to keep the results of one, that is of other settings."""
+    known = RunFile(folder).settings
+    begun = finished or (folder / "checkpoints").exists()
+    if not begun:
+        return
+    if known is None:
+        raise ValueError(
+            f"{folder} must hold {RunFile.NAME}, which tells the settings of run '{folder.name}'; "
+            f"use another `workdir`, or delete the folder and the run's rows in {RESULTS}. "
+            "Received: none"
+        )
+    recipe = Recipe.from_json({**known["recipe"], "data": None}).to_json()  # with newer fields
+    was, now = _flat({**known, "recipe": recipe}), _flat(settings)
+    other = [key for key in now if was.get(key) != now[key]]
+    if not finished:  # nothing was selected that would be kept
+        other = [key for key in other if not key.startswith("select")]
+    if not other:
+        return
+    rows = f"the rows of the run in {RESULTS}"
+    training = any(not key.startswith("select") for key in other)
+    what = f"{folder} and {rows}" if training else f"{rows}, to select from the same weights,"
+    raise ValueError(
+        f"Run '{folder.name}' was made with another {', '.join(other)}; set it back, use another "
+        f"`workdir`, or delete {what} and call again. "
+        f"Received: {now[other[0]]!r}, was: {was.get(other[0])!r}"
+    )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the recipe by name, and `data` and `select`."""
+    recipe = {k: v for k, v in settings["recipe"].items() if k != "data"}
+    return json.loads(json.dumps(recipe)) | {k: settings[k] for k in ("data", "select")}
+
+
+# One run -------------------------------------------------------------------------------------
+
+
+class TimedTrainer(Trainer):
+    """A trainer that notes with each checkpoint how long the training to it took.
+
+    What was trained after a checkpoint and lost with the process is not counted, nor is the
+    time between two processes; compiling is, in each of them.
+    """
+
+    def __init__(self, file: RunFile, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._file = file
+        self._earlier, self._started = file.seconds_until(self.step), time.monotonic()
+
+    def run(self, stop_after: int | None = None) -> int:
+        self._started = time.monotonic()
+        return super().run(stop_after)
+
+    def save(self) -> Path:
+        self._file.note(self.step, self.seconds())  # first: one too many does no harm
+        return super().save()
+
+    def seconds(self) -> float:
+        """Of training so far, that of earlier processes included."""
+        return self._earlier + time.monotonic() - self._started
+
+
+def _run(
+    run: PlannedRun,
+    select: SearchOptions | None,
+    folder: Path,
+    settings: dict[str, Any],
+    command: list[str] | None,
+    loop_options: Mapping[str, Any] | None,
+) -> list[Row] | None:
+    """Trains and measures; None if the training was interrupted."""
+    file = RunFile(folder)
+    if file.settings and file.settings["select"] != settings["select"]:
+        _drop_search(folder)
+    file.begin(settings)
+    status = FINISHED
+    trainer = TimedTrainer(file, run.recipe, folder, command=command, loop_options=loop_options)
+    try:
+        trainer.run()
+        seconds = file.seconds_until(trainer.step)
+    except NonFiniteLossError as error:
+        child = re.search(r"of the (\S+) child", str(error))
+        status = f"diverged at step {trainer.step} ({child[1] if child else error})"
+        seconds = trainer.seconds()
+    if trainer.interrupted:
+        return None
+    step, data = trainer.step, trainer.data
+    del trainer
+    gc.collect()  # its network, before there is a second one
+    children = _measure(folder, data, select) if status == FINISHED else [{}]
+    about = {
+        "variant": run.variant,
+        "seed": run.seed,
+        "steps": step,
+        "train_seconds": round(seconds, 3),
+        "backend": keras.backend.backend(),
+        "device": device(),
+        "overrides": _compact(run.overrides),
+        "recipe": run.recipe.name,
+        "data": data.source.name,
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "status": status,
+    }
+    return [about | child for child in children]
+
+
+def _drop_search(folder: Path) -> None:
+    """Deletes a search for other children, whose own state would refuse to go on."""
+    if (folder / "select").exists():
+        shutil.rmtree(folder / "select")
+
+
+def _measure(folder: Path, data: Any, select: SearchOptions | None) -> list[Row]:
+    """The columns that differ between the children of a run."""
+    trained = load_trained(folder)
+    supernet, space, test = trained.supernet, trained.supernet.space, data.source.test
+    genotypes = dict(zip(ENDS, (space.biggest(), space.smallest()), strict=True))
+    held_out = {}
+    if data.held_out is not None:
+        evaluator = child_evaluator(supernet, data.calibration, data.held_out)
+        for name, score in zip(ENDS, evaluator.score(list(genotypes.values())), strict=True):
+            held_out[name] = score["accuracy"]
+        if select:
+            for chosen in search_run(trained, data, select, folder, evaluator=evaluator):
+                genotypes[chosen["name"]] = space.genotype(chosen["genotype"])
+                held_out[chosen["name"]] = chosen["accuracy"]
+    evaluator = child_evaluator(supernet, data.calibration, test, split="test")
+    cached = CachedEvaluator(evaluator, space)  # one child may be the best under two budgets
+    rows = []
+    for name, genotype in genotypes.items():
+        (score,) = cached.score([genotype])
+        low, high = wilson_interval(score["accuracy"], len(test))
+        rows.append(
+            {
+                "child": name,
+                "top1": score["accuracy"],
+                "top1_low": low,
+                "top1_high": high,
+                "test_images": len(test),
+                "held_out_top1": held_out.get(name, ""),
+                "mmacs": score["mmacs"],
+                "params_m": score["params_m"],
+                "resolution": genotype.spec().input_shape[0],
+                "genotype": _compact(genotype.as_dict()),
+            }
+        )
+    return rows
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def device() -> str:
+    """Platform and model of what Keras computes on, such as `gpu NVIDIA H100`."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        devices = jax.local_devices()
+        platform, count = devices[0].platform, len(devices)
+        model = cpu_model() if platform == "cpu" else devices[0].device_kind
+        return f"{platform} {model}" + (f" x{count}" if count > 1 else "")
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return f"cpu {cpu_model()}"
+    return f"gpu {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'unknown')}"

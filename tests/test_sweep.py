@@ -1,0 +1,379 @@
+"""`bignas sweep`: which runs it makes, what it measures, and what a kill leaves to do."""
+
+import contextlib
+import csv
+import io
+import json
+import re
+import shutil
+import signal
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from commands_fixture import BIG, SMALL, TINY, WARNINGS, assert_refused, files, read, registered
+from PIL import Image
+
+import bignas_tf.cli as cli
+from bignas_tf import cost, sweep
+from bignas_tf.commands.sweep import read_plan
+from bignas_tf.evaluation import ChildEvaluator, wilson_interval
+from bignas_tf.sweep_results import COLUMNS, summary, t_interval
+from bignas_tf.training.run_data import load_run_data
+from bignas_tf.training.state import load_trained
+from bignas_tf.training.tensorflow_loop import TensorflowLoop
+
+pytestmark = WARNINGS
+STEPS = 8  # of a run: 138 of the digits are left to train on, four batches of them an epoch
+MIDDLE = (SMALL + BIG) / 2
+SET = {
+    "space": "tiny",
+    "epochs": 2,
+    "held_out": 1300,
+    "calibration_images": 64,
+    "schedule": {"kind": "cosine", "initial": 0.1},
+}
+FILE = {
+    "recipe": "digits",
+    "set": SET,
+    "variants": {"full": {}, "plain": {"distillation": False, "random_children": 1}},
+    "seeds": [0, 3],
+    "select": {"budget": f"mmacs:{MIDDLE:.6f},{BIG:.6f}", "names": "s,l", "fine_rounds": 0},
+}
+ONE = {"recipe": "digits", "set": SET, "variants": {"one": {}}}
+HUGE = {"schedule": {"kind": "cosine", "initial": 1e30}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def eager_and_tiny_by_name():
+    tf.config.run_functions_eagerly(True)
+    yield from registered()
+    tf.config.run_functions_eagerly(False)
+
+
+class Steps:
+    """Counts training steps, which are all that takes time, and does something at one."""
+
+    def __init__(self, monkeypatch, at=None, what=None):
+        self.made = 0
+        train = TensorflowLoop.train
+
+        def counted(loop, chunk, step):
+            self.made += 1
+            if self.made == at:
+                what()
+            return train(loop, chunk, step)
+
+        monkeypatch.setattr(TensorflowLoop, "train", counted)
+        monkeypatch.setattr(sweep, "time", types.SimpleNamespace(monotonic=lambda: self.made))
+
+
+def kill():
+    raise KeyboardInterrupt
+
+
+def call(folder, content, *flags):
+    """The command: exit code, stdout, stderr."""
+    path = folder / "sweep_file.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        argv = ["bignas", "sweep", f"--file={path}", f"--workdir={folder / 'runs'}", *flags]
+        with pytest.raises(SystemExit) as stop:
+            cli._main(cli._parse(argv))
+    return stop.value.code, out.getvalue(), err.getvalue()
+
+
+def done(folder, content, *flags):
+    status, out, err = call(folder, content, *flags)
+    assert status == 0, err
+    return out
+
+
+def rows(folder):
+    with (folder / "runs" / "results.csv").open(newline="") as text:
+        found = list(csv.DictReader(text))
+    for row in found:
+        assert row.pop("finished").endswith("+00:00")
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A sweep that nothing stopped, and what it said."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        Steps(patch)
+        said = done(folder, FILE)
+    return folder, said
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "copy")
+
+
+def test_all_variants_of_a_seed_come_before_the_next_seed(finished):
+    folder, said = finished
+    order = [(row["seed"], row["variant"], row["child"]) for row in rows(folder)]
+    children = ["biggest", "smallest", "s", "l"]
+    assert order == [(s, v, c) for s in "03" for v in ("full", "plain") for c in children]
+    assert said.splitlines()[:3] == [
+        "run 1 of 4: full-seed0",
+        "run 2 of 4: plain-seed0, about 0:00:24 left",
+        "run 3 of 4: full-seed3, about 0:00:16 left",
+    ]
+
+
+def test_every_row_has_the_figures_of_its_child_of_the_loaded_run(finished):
+    folder, _ = finished
+    *_, biggest, smallest, small, large = rows(folder)
+    run = folder / "runs" / "plain-seed3"
+    trained = load_trained(run)
+    assert (trained.recipe.seed, trained.recipe.distillation) == (3, False)
+    assert (trained.recipe.random_children, trained.recipe.epochs) == (1, 2)
+    data = load_run_data(trained.recipe)
+    test = ChildEvaluator(trained.supernet, data.calibration, data.source.test)
+    held_out = ChildEvaluator(trained.supernet, data.calibration, data.held_out)
+    chosen = [TINY.genotype(entry["genotype"]) for entry in read(run / "select/selected.json")]
+    genotypes = [TINY.biggest(), TINY.smallest(), *chosen]
+    for row, genotype in zip((biggest, smallest, small, large), genotypes, strict=True):
+        assert json.loads(row["genotype"]) == genotype.as_dict()
+        (expected,) = test.score([genotype])
+        assert float(row["top1"]) == expected["accuracy"]
+        interval = (float(row["top1_low"]), float(row["top1_high"]))
+        assert interval == wilson_interval(expected["accuracy"], 359)
+        assert float(row["held_out_top1"]) == held_out.score([genotype])[0]["accuracy"]
+        counted = cost.count(genotype.spec())
+        assert float(row["mmacs"]) == counted.mmacs
+        assert float(row["params_m"]) == counted.params_m
+        assert row["resolution"] == str(genotype["resolution"])
+        assert (row["test_images"], row["steps"], row["train_seconds"]) == ("359", "8", "8.0")
+        assert (row["status"], row["recipe"], row["data"]) == ("finished", "digits", "digits")
+        assert json.loads(row["overrides"]) == SET | FILE["variants"]["plain"]
+        assert row["backend"] == "tensorflow"
+        assert row["device"].startswith(("cpu ", "gpu "))
+    assert float(small["mmacs"]) <= MIDDLE + 1e-6
+
+
+def test_the_last_lines_are_a_table_of_means_over_seeds(finished):
+    folder, said = finished
+    values = [
+        float(r["top1"]) for r in rows(folder) if (r["variant"], r["child"]) == ("plain", "s")
+    ]
+    low, high = t_interval(values)
+    interval = f"{max(low, 0):.2%} to {min(high, 1):.2%}"
+    lines = [re.split("  +", line) for line in said.splitlines()]
+    assert lines[4] == ["variant", "child", "seeds", "top1", "95 % over seeds"]
+    assert ["plain", "s", "2", f"{np.mean(values):.2%}", interval] in lines
+    assert len(lines) == 4 + 1 + 2 * 4 + 1
+    (_, alone) = summary(rows(folder)[:1])  # one seed has no interval
+    assert alone.split() == ["full", "biggest", "1", f"{float(rows(folder)[0]['top1']):.2%}"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 31, 40])
+def test_the_interval_over_seeds_is_that_of_students_t(count):
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(0).normal(size=count)
+    expected = stats.t.interval(
+        0.95, count - 1, loc=values.mean(), scale=values.std(ddof=1) / count**0.5
+    )
+    np.testing.assert_allclose(t_interval(values), expected, rtol=1e-3 if count < 32 else 2e-2)
+
+
+def test_a_killed_sweep_goes_on_within_its_run_and_ends_like_one_that_was_not(
+    finished, copy, monkeypatch
+):
+    path = copy / "runs" / "results.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    others = [line for line in lines if not line.startswith("plain,0,")]
+    path.write_text("".join(others))
+    shutil.rmtree(copy / "runs" / "plain-seed0")
+    with monkeypatch.context() as patch:
+        Steps(patch, at=7, what=kill)  # there is a checkpoint of step 4
+        status, out, _ = call(copy, FILE)
+    assert (status, out.splitlines()[-1]) == (130, "stopped; the same command goes on")
+    assert path.read_text() == "".join(others)
+    steps = Steps(monkeypatch)
+    out = done(copy, FILE)
+    assert out.splitlines()[:2] == [
+        "run 1 of 4: full-seed0 is in results.csv",
+        "run 2 of 4: plain-seed0",
+    ]
+    assert steps.made == STEPS - 4
+    assert read(copy / "runs" / "plain-seed0" / "run.json")["resumed"][0]["step"] == 4
+    assert rows(copy) == rows(finished[0])  # train_seconds too
+
+
+@pytest.mark.parametrize("at", ["training", "measuring"])
+def test_sigterm_ends_a_sweep_that_the_same_command_goes_on_with(tmp_path, monkeypatch, at):
+    def terminate(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        if at == "training":
+            Steps(patch, at=3, what=terminate)
+        else:
+            patch.setattr(sweep, "_measure", terminate)
+        status, out, _ = call(tmp_path, ONE)
+    assert (status, out.splitlines()[-1]) == (130, "stopped; the same command goes on")
+    assert not (tmp_path / "runs" / "results.csv").exists()
+    steps = Steps(monkeypatch)
+    done(tmp_path, ONE)
+    assert steps.made == (STEPS - 3 if at == "training" else 0)
+    assert [row["child"] for row in rows(tmp_path)] == ["biggest", "smallest"]
+
+
+def test_runs_that_are_in_the_results_are_not_made_again(copy, monkeypatch):
+    before = files(copy / "runs")
+    Steps(monkeypatch, at=1, what=kill)
+    monkeypatch.setattr(sweep, "_measure", kill)
+    done(copy, FILE)
+    assert files(copy / "runs") == before
+
+
+def test_a_diverged_run_is_recorded_and_others_may_be_added(tmp_path, monkeypatch):
+    variants = {"bad": HUGE, "good": {}}
+    done(tmp_path, ONE | {"variants": variants})
+    first = rows(tmp_path)
+    assert [row["variant"] for row in first] == ["bad", "good", "good"]
+    bad = first[0]
+    assert bad["status"].startswith(f"diverged at step {bad['steps']} (")
+    assert bad["status"][:-1].rpartition("(")[2] in ("biggest", "smallest", "random1", "random2")
+    assert (bad["child"], bad["top1"], bad["held_out_top1"]) == ("", "", "")
+    # A variant that the file no longer has keeps its rows.
+    steps = Steps(monkeypatch)
+    out = done(tmp_path, ONE | {"variants": {"new": {"held_out": 0, "batch_size": 300}} | variants})
+    assert steps.made == 2 * (1438 // 300)
+    assert rows(tmp_path)[2:] == first
+    assert rows(tmp_path)[0]["held_out_top1"] == ""
+    assert f"bad of seed 0 {bad['status']}" in out.splitlines()
+    done(tmp_path, ONE | {"variants": {"good": {}}, "seeds": [0]})
+    assert len(rows(tmp_path)) == 5
+
+
+def changed(**fields):
+    return FILE | {"set": SET | fields}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (changed(epochs=3), "epochs; .*delete .*full-seed0 and the rows.*Received: 3, was: 2"),
+        (changed(optimizer={"kind": "sgd", "momentum": 0.8}), "optimizer; "),
+        (FILE | {"select": None}, "select; .*delete the rows .*select from the same weights"),
+        (FILE | {"select": FILE["select"] | {"seed": 1}}, "select; "),
+    ],
+)
+def test_results_of_other_settings_are_refused(copy, content, what):
+    before = files(copy / "runs")
+    result = call(copy, content)
+    assert_refused(result, f"^error: Run 'full-seed0' was made with another {what}")
+    assert files(copy / "runs") == before
+
+
+def test_other_images_are_refused_and_so_is_a_run_of_unknown_settings(copy, tmp_path):
+    for name in "ab":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(900):
+            Image.new("L", (8, 8)).save(tmp_path / "images" / name / f"{number}.bmp")
+    result = call(copy, FILE, f"--data=folder:{tmp_path / 'images'}")
+    assert_refused(result, "^error: Run 'full-seed0' was made with another data; ")
+    (copy / "runs" / "plain-seed0" / "sweep.json").unlink()
+    message = "plain-seed0 must hold sweep.json, .* rows in results.csv. Received: none"
+    assert_refused(call(copy, FILE), message)
+
+
+def test_a_run_that_was_begun_does_not_go_on_for_another_number_of_epochs(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        Steps(patch, at=6, what=kill)
+        call(tmp_path, ONE)
+    other = ONE | {"set": SET | {"epochs": 3}}
+    assert_refused(call(tmp_path, other), "^error: Run 'one-seed0' was made with another epochs")
+
+
+def test_other_children_are_selected_from_the_same_weights_once_the_rows_are_gone(
+    copy, monkeypatch
+):
+    path = copy / "runs" / "results.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+    steps = Steps(monkeypatch)
+    select = FILE["select"] | {"budget": f"mmacs:{MIDDLE:.6f}", "names": "m"}
+    done(copy, FILE | {"select": select})
+    assert steps.made == 0
+    found = [(row["variant"], row["child"]) for row in rows(copy)]
+    assert found[:4] == [("full", c) for c in ("biggest", "smallest", "m")] + [("plain", "biggest")]
+    assert [row["train_seconds"] for row in rows(copy)] == ["8.0"] * 12
+
+
+def test_the_data_of_the_command_replace_those_of_the_file_but_not_of_a_variant(tmp_path):
+    path = tmp_path / "file.json"
+    own = {"recipe": "cifar10", "data": "tfds:own", "ema": 0.5}
+    content = {"recipe": "digits", "data": "folder:x", "variants": {"all": {}, "own": own}}
+    path.write_text(json.dumps(content))
+    for data, expected in ((None, "folder:x"), ("tfds:y", "tfds:y")):
+        first, second = read_plan(path, data).runs
+        assert (first.recipe.name, first.recipe.data) == ("digits", expected)
+        assert (second.recipe.name, second.recipe.data) == ("cifar10", "tfds:own")
+        assert (second.recipe.ema, dict(second.overrides)) == (
+            0.5,
+            {"data": "tfds:own", "ema": 0.5},
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "sweep_file.json must be JSON"),
+        ('{"recipe": "digits", "variants": {"a": {}, "a": {}}}', "Received: a more than once"),
+        ([], "must be a JSON object"),
+        ({"recipe": "digits"}, "lacks required keys: variants"),
+        (ONE | {"steps": 3}, "unknown keys; .* Received: steps"),
+        (ONE | {"recipe": "mnist"}, "`recipe` must be one of cifar10, digits. Received: 'mnist'"),
+        (ONE | {"variants": {}}, "`variants` must be an object of at least one name"),
+        (ONE | {"variants": {"a/b": {}}}, "`variants` must be named with .*'a/b'"),
+        (ONE | {"variants": {"a": 3}}, r"`variants\['a'\]` must be an object. Received: 3"),
+        (ONE | {"variants": {"a": {"epoch": 3}}}, r"`variants\['a'\]` must be of keys.*'epoch'"),
+        (ONE | {"variants": {"a": {"seed": 3}}}, r"`variants\['a'\]` must be of keys.*'seed'"),
+        (ONE | {"variants": {"a": {"recipe": "x"}}}, "'a': `recipe` must be one of .*'x'"),
+        (ONE | {"variants": {"a": {}, "b": {"epochs": 0}}}, "'b': `epochs` must be an integer.*0"),
+        (ONE | {"variants": {"a": {"batch_size": 139}}}, "'a': `batch_size` must be at most .*139"),
+        (ONE | {"variants": {"a": {"optimizer": {"kind": "x"}}}}, "'a': `kind` must be one of"),
+        (ONE | {"variants": {"a": {"schedule": {"kind": "x"}}}}, "'a': `kind` must be one of"),
+        (ONE | {"variants": {"a": {"data": "x"}}}, "'a': .* must be 'digits', 'folder:PATH'"),
+        (ONE | {"set": {"seed": 3}}, "`set` must be of keys among .*'seed'"),
+        (ONE | {"set": {"data": "digits"}}, "`set` must be of keys among .*'data'"),
+        (ONE | {"set": []}, "`set` must be an object of fields"),
+        (ONE | {"seeds": []}, r"`seeds` must be a list of different integers.*\(\)"),
+        (ONE | {"seeds": [1, 1]}, "`seeds` must be a list of different integers"),
+        (ONE | {"seeds": [-1]}, "`seeds` must be a list of different integers"),
+        (ONE | {"seeds": 3}, "`seeds` must be a list of different integers"),
+        (ONE | {"data": 3}, "`data` must be a source"),
+        (FILE | {"set": SET | {"held_out": 0}}, "'full': `held_out` must be at least 1 where"),
+        (ONE | {"select": {"names": "a"}}, "`select` lacks required keys: budget"),
+        (ONE | {"select": {"budget": "mmacs:1", "rounds": 3}}, "`select` has unknown keys"),
+        (ONE | {"select": {"budget": 3}}, "`budget` must be a metric and limits.*3"),
+        (ONE | {"select": {"budget": "macs:1"}}, "`metric` must be one of mmacs"),
+        (ONE | {"select": {"budget": "mmacs:1", "names": "a,b"}}, "`names` must be 1 different"),
+        (ONE | {"select": {"budget": "mmacs:1", "names": ["a"]}}, "`names` must be words"),
+        (ONE | {"select": {"budget": "mmacs:1", "names": "biggest"}}, "`names` must be none of"),
+        (ONE | {"select": {"budget": "mmacs:1", "strategy": "x"}}, "`strategy` must be one of"),
+        (ONE | {"select": {"budget": "mmacs:1", "fine_rounds": -1}}, "'one': `fine_rounds` must"),
+        (ONE | {"select": {"budget": "mmacs:1e-9"}}, "'one': `budget` must be at least"),
+    ],
+)
+def test_a_bad_file_is_refused_before_any_work(tmp_path, content, message):
+    assert_refused(call(tmp_path, content), f"^error: .*{message}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_file_and_results_of_something_else_are_refused(tmp_path):
+    argv = ["bignas", "sweep", f"--file={tmp_path / 'missing'}", f"--workdir={tmp_path}"]
+    with pytest.raises(SystemExit) as stop:
+        cli._main(cli._parse(argv))
+    assert stop.value.code == 2
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "results.csv").write_text("a,b\n1,2\n")
+    assert_refused(call(tmp_path, ONE), rf"results.csv` must be a CSV of {COLUMNS[0]}, ")
+    assert_refused(call(tmp_path, ONE, "--remat"), "`remat` must be left out without --backend=jax")
