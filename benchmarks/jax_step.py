@@ -157,13 +157,17 @@ def main(argv: list[str]) -> None:
     import jax
     import keras
 
+    from bignas_tf.checks import require_choice
     from bignas_tf.files import check_output, write_json
     from bignas_tf.machine import cpu_model
     from bignas_tf.spaces import get_space
+    from bignas_tf.training.recipe import POLICIES
 
     space = get_space(_SPACE.value)
     output = pathlib.Path(_JSON.value)
     check_output(output, overwrite=True)
+    for precision in _PRECISIONS.value:
+        require_choice("precisions", precision, tuple(POLICIES))
     device = jax.devices()[0]
     conditions = {
         "space": _SPACE.value,
@@ -180,9 +184,8 @@ def main(argv: list[str]) -> None:
     rows = {}
     for precision in _PRECISIONS.value:
         rows[precision] = _measure(space, precision)
-        # Written after each: a long run that is stopped keeps what it has.
-        write_json(output, {"conditions": conditions, "results": rows})
         print(precision, *(f"{k}={v:.4g}" for k, v in rows[precision].items()))
+    write_json(output, {"conditions": conditions, "results": rows})
 
 
 if __name__ == "__main__":

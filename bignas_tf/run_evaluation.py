@@ -13,7 +13,8 @@ import tqdm
 
 from bignas_tf import cost
 from bignas_tf.data import Source, Split
-from bignas_tf.evaluation import ChildEvaluator, correct, prepared, wilson_interval
+from bignas_tf.evaluation import correct, prepared, wilson_interval
+from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.ops import BatchNorm
 from bignas_tf.spaces import Genotype
 from bignas_tf.spec import NetworkSpec
@@ -49,7 +50,7 @@ class RunEvaluation:
 
     def __init__(self, supernet: Supernet, calibration: Split, source: Source):
         self._space = supernet.space
-        self._evaluator = ChildEvaluator(supernet, calibration, source.test, split="test")
+        self._evaluator = child_evaluator(supernet, calibration, source.test, split="test")
         self._source = source
         self._biggest = self._evaluator.finished_weights(self._space.biggest())
 

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import gc
 import json
-import re
 import shutil
 import statistics
 import time
@@ -256,8 +255,7 @@ def _run(
         trainer.run()
         seconds = file.seconds_until(trainer.step)
     except NonFiniteLossError as error:
-        child = re.search(r"of the (\S+) child", str(error))
-        status = f"diverged at step {trainer.step} ({child[1] if child else error})"
+        status = f"diverged at step {trainer.step} ({error.child})"
         seconds = trainer.seconds()
     if trainer.interrupted:
         return None

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bignas_tf.backend import add_backend
 from bignas_tf.checks import require, require_choice
 from bignas_tf.commands.run_folder import add_workdir, read_json
 from bignas_tf.files import write_json
@@ -109,6 +110,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--fine_rounds", type=int, default=SearchOptions.fine_rounds, help="after the coarse grid"
     )
+    add_backend(parser)
 
 
 def _check_weights(folder: Path, identity: dict[str, Any]) -> None:

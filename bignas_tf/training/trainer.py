@@ -34,7 +34,20 @@ RESUMABLE = ("epochs", "data", "evaluate_every", "checkpoint_every", "calibratio
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A loss became infinite or NaN; names step and child."""
+    """A loss became infinite or NaN.
+
+    Args:
+        child: name of its term.
+        value: of the loss.
+        step: int.
+    """
+
+    def __init__(self, child: str, value: float, step: int):
+        super().__init__(
+            f"The loss of the {child} child is {value} at step {step}; the last checkpoint is "
+            "kept. Lower the learning rate or lengthen its warm-up"
+        )
+        self.child = child
 
 
 class Trainer:
@@ -301,7 +314,4 @@ def _check_same(what: str, old: Any, new: Any, workdir: Path) -> None:
 def _check_finite(losses: dict[str, float], step: int) -> None:
     for name, value in losses.items():
         if not math.isfinite(value):
-            raise NonFiniteLossError(
-                f"The loss of the {name} child is {value} at step {step}; the last checkpoint is "
-                "kept. Lower the learning rate or lengthen its warm-up"
-            )
+            raise NonFiniteLossError(name, value, step)

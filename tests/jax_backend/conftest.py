@@ -11,8 +11,12 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))  # `supernets`
 
 if os.environ.get("KERAS_BACKEND") == "jax":
-    # Read when JAX loads. Two devices, for data parallelism; no program is compiled twice.
-    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    # Read when JAX loads. Two devices, for data parallelism; compilation is most of the time
+    # of these tests: it is kept short, and no program is compiled twice.
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+    )
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(TESTS.parent / ".pytest_cache" / "jax"))
     collect_ignore_glob = []
 else:

@@ -86,10 +86,9 @@ def main() -> None:
         ("sliced", "sliced", "sgd", STEPS),
         ("masked", "masked", "sgd", STEPS),
         ("rmsprop", "sliced", "rmsprop", 1),
-        ("ema", "sliced", "sgd", 3),
     ):
         supernet = make_supernet()
-        ema = 0.8 if name == "ema" else 0.0
+        ema = 0.8 if optimizer == "rmsprop" else 0.0
         loop = make_loop(TensorflowLoop, supernet, optimizer, ema, varying=mode)
         losses = run(loop, make_plan(), last=steps)
         found[f"{name}/losses"] = np.array([list(step.values()) for step in losses])

@@ -1,0 +1,138 @@
+"""Whole runs under JAX: resumed, handed over to TensorFlow and back, without TensorFlow."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import run_case
+from run_case import RECIPE, SPACE
+from test_jax_loop import NOISE, assert_same_weights
+
+from bignas_tf.training.checkpoints import read_checkpoint
+from bignas_tf.training.trainer import Trainer
+
+HERE = Path(__file__).parent
+
+
+def under_tensorflow(workdir, last, out):
+    """Goes on with a run under TensorFlow; its weights and scores then."""
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    arguments = [sys.executable, HERE / "run_case.py", workdir, str(last), out]
+    subprocess.run(list(map(str, arguments)), env=environment, check=True)  # noqa: S603
+    with np.load(out) as file:
+        arrays = dict(file)
+    return arrays, json.loads(str(arrays.pop("scores")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_scalars():
+    """TensorBoard needs TensorFlow, and says so once."""
+    with pytest.warns(UserWarning, match="TensorBoard scalars need the TensorFlow backend"):
+        from bignas_tf.training.logs import ScalarLog
+
+        ScalarLog("unused")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of six steps without a break."""
+    workdir = tmp_path_factory.mktemp("straight")
+    trainer = Trainer(RECIPE, workdir)
+    trainer.run(stop_after=6)
+    return workdir, trainer
+
+
+@pytest.fixture(scope="module")
+def four_steps(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("four")
+    Trainer(RECIPE, workdir, loop_options={"steps_per_call": 3}).run(stop_after=4)
+    return workdir
+
+
+def arrays_of(workdir):
+    return read_checkpoint(sorted((workdir / "checkpoints").iterdir())[-1])[0]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(straight, four_steps, tmp_path):
+    shutil.copytree(four_steps, tmp_path / "run")
+    Trainer(RECIPE, tmp_path / "run").run(stop_after=6)
+    expected = arrays_of(straight[0])
+    assert_same_weights(arrays_of(tmp_path / "run"), expected, 1e-5, floor=NOISE)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert steps == [4, 6]
+
+
+def test_tensorflow_goes_on_with_a_run_of_jax(straight, four_steps, tmp_path):
+    workdir, trainer = straight
+    shutil.copytree(four_steps, tmp_path / "run")
+    weights, scores = under_tensorflow(tmp_path / "run", 6, tmp_path / "out.npz")
+    assert_same_weights(weights, trainer.supernet.weight_arrays(), floor=NOISE)
+    expected = run_case.scores(workdir)
+    assert scores == pytest.approx(expected, abs=1e-3)
+
+
+def test_jax_goes_on_with_a_run_of_tensorflow(straight, tmp_path):
+    under_tensorflow(tmp_path / "run", 4, tmp_path / "out.npz")
+    trainer = Trainer(RECIPE, tmp_path / "run")
+    assert trainer.step == 4
+    trainer.run(stop_after=6)
+    expected = straight[1].supernet.weight_arrays()
+    assert_same_weights(trainer.supernet.weight_arrays(), expected, floor=NOISE)
+
+
+def test_the_commands_run_where_tensorflow_is_not_installed(tmp_path):
+    """Trains, selects and evaluates in a process in which importing TensorFlow fails."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(HERE)!r})
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "tf_keras", "ai_edge_litert"):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import bignas_tf.backend, bignas_tf.cli
+bignas_tf.backend.choose_backend("jax")
+import run_case
+import bignas_tf.training.recipe as recipe
+recipe.get_recipe = lambda name: run_case.RECIPE.replace(epochs=1)
+
+for command in (
+    "train --recipe=tiny --steps_per_call=2",
+    "select --budget=mmacs:1 --fine_rounds=0",
+):
+    argv = ["bignas", *command.split(), "--backend=jax", "--workdir={tmp_path / "run"}"]
+    try:
+        bignas_tf.cli._main(bignas_tf.cli._parse(argv))
+    except SystemExit as end:
+        assert not end.code, end.code
+assert "tensorflow" not in sys.modules
+"""
+    finished = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert "no accelerator found" in finished.stdout
+    (chosen,) = json.loads((tmp_path / "run" / "select" / "selected.json").read_text())
+    assert chosen["mmacs"] <= 1
+    assert len(arrays_of(tmp_path / "run")) > len(SPACE.ops())
+
+
+@pytest.mark.parametrize("option", ["--steps_per_call=2", "--remat"])
+def test_options_of_jax_are_refused_under_tensorflow(option, tmp_path):
+    from bignas_tf import cli
+    from bignas_tf.commands.train import loop_options
+
+    arguments = cli._parse(
+        ["bignas", "train", "--recipe=digits", f"--workdir={tmp_path}", "--backend=tensorflow"]
+        + [option]
+    )
+    name = option.strip("-").partition("=")[0]
+    with pytest.raises(ValueError, match=f"`{name}` must be left out without --backend=jax"):
+        loop_options(arguments)
