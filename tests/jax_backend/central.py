@@ -93,7 +93,7 @@ class Functions:
 def compare(name: str, count: int, gradients: int) -> dict[str, float]:
     expected = expected_logits(name, count)
     functions = Functions(the_space(name))
-    found = {"static": 0.0, "masked": 0.0, "gradients": 0.0}
+    found = {"static": 0.0, "masked": 0.0} | ({"gradients": 0.0} if gradients else {})
     genotypes = ends_and_samples(functions.supernet.space, count - 2)
     for number, (genotype, logits) in enumerate(zip(genotypes, expected, strict=True)):
         weights, images, table = functions.weights, noise(genotype), size_table(genotype)

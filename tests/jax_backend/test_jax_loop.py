@@ -20,7 +20,7 @@ from bignas_tf.training.state import OPTIMIZER, _averages, averaged
 ONE = jax.devices()[:1]
 # The next batch norm takes a shift of all its inputs away: its gradient is rounding alone.
 SHIFTS = {"stage1_block1_project_bn/beta", "stage1_block2_project_bn/beta"}
-NOISE = 1e-3  # what stands for the scale of such a tensor where it starts at 0
+NOISE = 1e-2  # what stands for the scale of such a tensor where it starts at 0
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +150,11 @@ def test_rematerialized_blocks_train_the_same(straight):
     assert_same_weights(weights, straight[1], 1e-5, floor=NOISE)
 
 
-def test_half_precision_keeps_weights_and_losses_in_float32(straight):
-    losses, weights, loop = trained(3, supernet=make_supernet(dtype="mixed_bfloat16"))
-    np.testing.assert_allclose(losses, straight[0][:3], rtol=0.03)
-    assert not np.allclose(losses, straight[0][:3], rtol=1e-5)
+def test_half_precision_keeps_weights_and_losses_in_float32():
+    expected, _, _ = trained(6, rule=ends_only())
+    losses, _, loop = trained(6, supernet=make_supernet(dtype="mixed_bfloat16"), rule=ends_only())
+    np.testing.assert_allclose(losses, expected, rtol=0.03)
+    assert not np.allclose(losses, expected, rtol=1e-5)
     assert {array.dtype.name for array in loop._state["weights"]} == {"float32"}
 
 
