@@ -14,6 +14,7 @@ python benchmarks/accelerator.py --recipe=digits --data=digits --epochs=2 --batc
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -50,9 +51,8 @@ def main(argv: list[str]) -> None:
     """Runs what is not done yet."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
-    from bignas_tf.backend import choose_backend
-
-    choose_backend("jax")  # recipes load Keras, which must not load TensorFlow
+    # Recipes load Keras, which must not load TensorFlow, nor this process the accelerator.
+    os.environ["KERAS_BACKEND"] = "jax"
     from bignas_tf.training.recipe import get_recipe
 
     workdir = pathlib.Path(_WORKDIR.value)

@@ -2,10 +2,10 @@
 
 Images per second of whole training steps (augmentation, four children, update) on images
 that live on the device. Utilization is the MACs that the step computes, three times those
-of its forward passes, over what a large matrix product of the same precision reaches in the
-same run; masked children compute the biggest child's MACs at their resolution, and "useful"
-counts their own only. Memory is what the compiled programs reserve, for the whole step and
-for a step of the biggest child alone.
+of its forward passes (what rematerialization adds is not counted), over what a large matrix
+product of the same precision reaches in the same run; masked children compute the biggest
+child's MACs at their resolution, and "useful" counts their own only. Memory is what the
+compiled programs reserve, for the whole step and for a step of the biggest child alone.
 
 python benchmarks/jax_step.py --space=cifar --batch=128 --json=jax_step.json
 """
@@ -30,7 +30,7 @@ _JSON = flags.DEFINE_string("json", None, "File to write.", required=True)
 
 
 def _matmul_macs_per_second(precision: str) -> tuple[int, float]:
-    """The best of five products of two square matrices."""
+    """The best of five products of two square matrices on one device, times all devices."""
     import jax
     import jax.numpy as jnp
 
@@ -44,7 +44,7 @@ def _matmul_macs_per_second(precision: str) -> tuple[int, float]:
         start = time.perf_counter()
         product(a, b).block_until_ready()
         times.append(time.perf_counter() - start)
-    return side, side**3 / min(times)
+    return side, len(jax.local_devices()) * side**3 / min(times)
 
 
 def _loop(space: Any, precision: str, rule: Any) -> Any:
@@ -65,16 +65,25 @@ def _loop(space: Any, precision: str, rule: Any) -> Any:
     )
 
 
+def _image_size(space: Any) -> int:
+    return _IMAGE_SIZE.value or max(space.resolutions)
+
+
+def _steps_per_call() -> int:
+    from bignas_tf.training.jax_loop import steps_per_call_by_default
+
+    return _STEPS_PER_CALL.value or steps_per_call_by_default()
+
+
 def _plan(space: Any) -> Any:
     """Batches of random images, enough for every timed call."""
     import numpy as np
 
     from bignas_tf.data import AugmentationPolicy, Split
     from bignas_tf.data.batches import BatchPlan
-    from bignas_tf.training.jax_loop import steps_per_call_by_default
 
-    steps = (_STEPS_PER_CALL.value or steps_per_call_by_default()) * (_CALLS.value + 1)
-    size = _IMAGE_SIZE.value or max(space.resolutions)
+    steps = _steps_per_call() * (_CALLS.value + 1)
+    size = _image_size(space)
     rng = np.random.default_rng(_SEED.value)
     shape = (_BATCH.value * steps, size, size, space.input_channels)
     images = rng.integers(0, 256, shape, dtype=np.uint8)
@@ -171,8 +180,10 @@ def main(argv: list[str]) -> None:
     device = jax.devices()[0]
     conditions = {
         "space": _SPACE.value,
+        "image_size": _image_size(space),
         "batch": _BATCH.value,
-        "steps_per_call": _STEPS_PER_CALL.value,
+        "steps_per_call": _steps_per_call(),
+        "calls": _CALLS.value,
         "remat": _REMAT.value,
         "seed": _SEED.value,
         "devices": len(jax.local_devices()),

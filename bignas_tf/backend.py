@@ -18,9 +18,9 @@ def add_backend(parser: Any) -> None:
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
-        default="tensorflow",
-        help="what Keras computes with; jax is for one host with accelerators, needs "
-        "bignas-tf[jax] and does not load TensorFlow",
+        default=os.environ.get("KERAS_BACKEND", BACKENDS[0]),
+        help="what Keras computes with (default: $KERAS_BACKEND or tensorflow); jax is for one "
+        "host with accelerators, needs bignas-tf[jax] and does not load TensorFlow",
     )
 
 
@@ -54,6 +54,8 @@ def _configure_jax() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "bignas_tf", "jax"))
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # tells of absent TPUs
+    # Evaluations are made of many programs that compile in less than a second each.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    logging.getLogger("jax").setLevel(logging.WARNING)  # it would tell of every kind not found
     if jax.devices()[0].platform == "cpu":
-        print("no accelerator found: JAX computes on the CPU, where TensorFlow is faster")
+        print("no accelerator found: JAX computes on the CPU")

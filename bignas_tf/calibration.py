@@ -21,7 +21,7 @@ from keras import ops as K
 from bignas_tf import cost
 from bignas_tf.checks import require, require_choice, require_int
 from bignas_tf.ops import INPUT, BatchNorm, Op, last_uses
-from bignas_tf.primitives import apply_finished, moments, normalize
+from bignas_tf.primitives import apply_finished, full_precision, moments, normalize
 from bignas_tf.spec import NetworkSpec
 
 METHODS = ("sequential", "batch_average")
@@ -141,11 +141,12 @@ def batch_norm_statistics(
         K.convert_to_tensor(images[start : start + chunk], dtype)
         for start in range(0, len(images), chunk)
     ]
-    if method == "batch_average":
-        return _batch_average(ops, weights, chunks)
     needed_mb = cost.count(spec).peak_activation_bytes * len(images) / 1e6
     walk = _store if needed_mb <= memory_limit_mb else _recompute
-    return _Sequential(ops, weights).run(chunks, walk)
+    with full_precision():
+        if method == "batch_average":
+            return _batch_average(ops, weights, chunks)
+        return _Sequential(ops, weights).run(chunks, walk)
 
 
 class _Sequential:

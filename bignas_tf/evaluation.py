@@ -13,7 +13,7 @@ from bignas_tf import cost
 from bignas_tf.calibration import batch_norm_statistics
 from bignas_tf.data import Split
 from bignas_tf.ops import INPUT, last_uses
-from bignas_tf.primitives import apply_finished
+from bignas_tf.primitives import apply_finished, full_precision
 from bignas_tf.resize import prepare
 from bignas_tf.spaces import Genotype
 from bignas_tf.spec import NetworkSpec
@@ -60,10 +60,11 @@ def _spans(count: int, size: int) -> list[tuple[int, int]]:
 def predict(spec: NetworkSpec, weights: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
     """Logits of all images, `(images, classes)`; see `forward`."""
     weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
-    found = [
-        K.convert_to_numpy(forward(spec, weights, images[start:stop]))
-        for start, stop in _spans(len(images), BATCH)
-    ]
+    with full_precision():
+        found = [
+            K.convert_to_numpy(forward(spec, weights, images[start:stop]))
+            for start, stop in _spans(len(images), BATCH)
+        ]
     return np.concatenate(found)
 
 

@@ -7,7 +7,7 @@ images, pooled in float64, with every earlier layer already on its final statist
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,7 +19,7 @@ from bignas_tf.calibration import CHUNK, PooledMoments
 from bignas_tf.checks import require
 from bignas_tf.data import Split
 from bignas_tf.evaluation import ChildEvaluator, metrics_of
-from bignas_tf.masked_programs import MaskedPrograms, Moments
+from bignas_tf.masked_programs import MaskedPrograms, Moments, masked_programs
 from bignas_tf.ops import INPUT, BatchNorm
 from bignas_tf.spaces import Genotype
 from bignas_tf.spaces.sizes import CHANNELS, size_table
@@ -62,7 +62,8 @@ class _Calibration:
     """Finds the statistics of one child, batch norm by batch norm.
 
     Args:
-        programs: of the supernet.
+        programs: of the space.
+        weights: of each of their segments.
         table: size table of the child.
         resolution: of the child, in pixels.
         chunks: of the images.
@@ -76,12 +77,14 @@ class _Calibration:
     def __init__(
         self,
         programs: MaskedPrograms,
+        weights: Sequence[Mapping[str, Any]],
         table: np.ndarray,
         resolution: int,
         chunks: Sequence[Chunk],
         memory_limit_mb: float,
     ):
         self.programs = programs
+        self.weights = weights
         self.table = table
         self.device_table = K.convert_to_tensor(table)
         self.resolution = resolution
@@ -131,7 +134,8 @@ class _Calibration:
     def _run(self, number: int, tensors: dict[str, Any], count: np.int32) -> tuple[Any, Any]:
         before = [self.programs.ops[index].name for index in self.programs.norms[:number][-1:]]
         statistics = {name: self.statistics[name] for name in before}
-        return self.programs.segments[number](self.device_table, statistics, tensors, count)
+        segment, weights = self.programs.segments[number], self.weights[number]
+        return segment(weights, self.device_table, statistics, tensors, count)
 
     def _settle(self, index: int, pooled: PooledMoments) -> None:
         name = self.programs.ops[index].name
@@ -176,7 +180,9 @@ class MaskedEvaluator:
         self.supernet = supernet
         self.split = split
         self._weights = supernet.weight_arrays()
-        self._programs = MaskedPrograms(supernet, self._weights)
+        # Children compute in the dtype of their weights.
+        self._programs = masked_programs(supernet.space, supernet.variable_dtype)
+        self._device_weights = {k: K.convert_to_tensor(v) for k, v in self._weights.items()}
         self._calibration = calibration
         self._validation = validation
         self._memory_limit_mb = memory_limit_mb
@@ -203,10 +209,11 @@ class MaskedEvaluator:
     def logits(self, genotype: Genotype) -> np.ndarray:
         """Logits of the calibrated child on the validation images, `(images, classes)`."""
         child = self._calibrate(genotype)
-        found = []
+        weights, found = self._device_weights, []
         for images, _ in self._validation_chunks:
             images = self._programs.prepared(images, child.resolution)
-            found.append(self._programs.logits(child.device_table, child.statistics, images))
+            logits = self._programs.logits(weights, child.device_table, child.statistics, images)
+            found.append(logits)
         logits = np.concatenate([K.convert_to_numpy(part) for part in found])
         return logits[: len(self._validation)]
 
@@ -215,6 +222,7 @@ class MaskedEvaluator:
         require(genotype in space, "genotype", f"of space '{space.name}'", genotype)
         child = _Calibration(
             self._programs,
+            self._programs.of_segments(self._device_weights),
             size_table(genotype),
             genotype["resolution"],
             self._calibration_chunks,

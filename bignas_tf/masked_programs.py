@@ -19,7 +19,7 @@ from keras import ops as K
 from bignas_tf.calibration import group_size
 from bignas_tf.layers.slicing import channel_mask
 from bignas_tf.ops import INPUT, BatchNorm, weight_shapes
-from bignas_tf.primitives import normalize
+from bignas_tf.primitives import full_precision, normalize
 from bignas_tf.resize import prepare
 from bignas_tf.spaces import Space
 from bignas_tf.spaces.sizes import CHANNELS
@@ -83,16 +83,6 @@ class FinishedWalk(TableWalk):
         return normalize(x, *self.statistics[op.name], gamma, beta, op.epsilon)
 
 
-def full_precision() -> Any:
-    """A context in which accelerators do not round the factors of products.
-
-    An exported child does not either.
-    """
-    import jax
-
-    return jax.default_matmul_precision("highest")
-
-
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` through `jax.jit`, in full precision."""
     import jax
@@ -107,27 +97,28 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class MaskedPrograms:
-    """The masked supernet with frozen weights, in parts that are compiled once.
+    """The masked supernet of a space, weights not included, in parts that are compiled once.
+
+    Args:
+        space: the search space.
+        dtype: of weights and activations, such as "float32".
 
     Attributes:
-        segments: one per batch norm, up to its input and from the one before it: (table,
-            statistics of the one before, live tensors of a chunk, images that count) ->
-            (live tensors, moments of the input).
-        logits: (table, statistics, prepared images) -> `(chunk, classes)`.
+        supernet: one whose own weights are never used.
+        norms: positions of the batch norms among the space's ops.
+        segments: one per batch norm, up to its input and from the one before it: (weights of
+            the segment, table, statistics of the one before, live tensors of a chunk, images
+            that count) -> (live tensors, moments of the input).
+        logits: (all weights, table, statistics, prepared images) -> `(chunk, classes)`.
     """
 
-    def __init__(self, supernet: Supernet, weights: Mapping[str, np.ndarray]):
-        dtype = supernet.variable_dtype
-        if supernet.compute_dtype != dtype:  # children compute in the dtype of their weights
-            supernet = Supernet(supernet.space, dtype=dtype)
-        self.supernet = supernet
-        self.ops = supernet.space.ops()
+    def __init__(self, space: Space, dtype: str):
+        self.supernet = Supernet(space, dtype=dtype)
+        self.ops = space.ops()
         self.norms = [i for i, op in enumerate(self.ops) if isinstance(op, BatchNorm)]
-        self._variables = supernet.variables_by_path()
-        self._weights = {path: K.convert_to_tensor(weights[path]) for path in self._variables}
-        self.segments = [
-            self._segment(start, stop) for start, stop in itertools.pairwise([0, *self.norms])
-        ]
+        self._spans = list(itertools.pairwise([0, *self.norms]))
+        self._variables = self.supernet.variables_by_path()
+        self.segments = [self._segment(start, stop) for start, stop in self._spans]
         self.logits = self._logits()
 
     def prepared(self, images: Any, resolution: int) -> Any:
@@ -136,8 +127,18 @@ class MaskedPrograms:
         Op by op: compiled as a whole their division would become a product, and images
         would differ by a rounding from those that other children see.
         """
-        with full_precision():
-            return K.cast(prepare(images, resolution), self.supernet.variable_dtype)
+        return K.cast(prepare(images, resolution), self.supernet.variable_dtype)
+
+    def of_segments(self, weights: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The weights that each segment takes, of all those of a supernet by `op/weight`."""
+        return [
+            {
+                f"{op.name}/{name}": weights[f"{op.name}/{name}"]
+                for op in self.ops[start:stop]
+                for name in weight_shapes(op)
+            }
+            for start, stop in self._spans
+        ]
 
     def _segment(self, start: int, stop: int) -> Callable[..., Any]:
         live = sorted(live_tensors(self.supernet.space, stop))
@@ -147,7 +148,7 @@ class MaskedPrograms:
             tensors = self._walk(start, stop, weights, table, statistics, tensors)
             return {name: tensors[name] for name in live}, group_moments(tensors[source], images)
 
-        return functools.partial(compiled(run), self._weights_of(start, stop))
+        return compiled(run)
 
     def _logits(self) -> Callable[..., Any]:
         end = len(self.ops)
@@ -156,7 +157,7 @@ class MaskedPrograms:
             tensors = self._walk(0, end, weights, table, statistics, {INPUT: images})
             return tensors[self.ops[-1].name]
 
-        return functools.partial(compiled(run), self._weights_of(0, end))
+        return compiled(run)
 
     def _walk(
         self,
@@ -173,6 +174,8 @@ class MaskedPrograms:
             FinishedWalk(self.supernet, table, statistics).masked_ops(start, stop, walked)
         return walked
 
-    def _weights_of(self, start: int, stop: int) -> dict[str, Any]:
-        paths = [f"{op.name}/{name}" for op in self.ops[start:stop] for name in weight_shapes(op)]
-        return {path: self._weights[path] for path in paths}
+
+@functools.lru_cache(maxsize=2)
+def masked_programs(space: Space, dtype: str) -> MaskedPrograms:
+    """The programs of a space, the same for all its supernets: each evaluation of a run."""
+    return MaskedPrograms(space, dtype)

@@ -6,6 +6,7 @@ on TensorFlow, shapes known only when the graph runs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,18 @@ from bignas_tf.ops import (
     Pool,
     Subtract,
 )
+
+
+def full_precision() -> Any:
+    """A context in which accelerators do not round the factors of float32 products.
+
+    An exported child does not either. Only JAX rounds unless told not to.
+    """
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.default_matmul_precision("highest")
 
 
 def _fused_batch_norm(x: Any, gamma: Any, beta: Any, epsilon: float, **statistics: Any) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from keras import ops as K
 
+from bignas_tf.primitives import full_precision
+
 A = -0.5  # Keys's parameter, also that of Pillow and of tf.image.resize
 
 
@@ -56,9 +58,10 @@ def resize_by(images: Any, rows: Any, columns: Any) -> Any:
     """
     batch, height, width, channels = (K.shape(images)[axis] for axis in range(4))
     x = K.reshape(images, (batch, height, width * channels))
-    x = K.matmul(K.cast(rows, images.dtype), x)
-    x = K.reshape(x, (batch * K.shape(rows)[0], width, channels))
-    x = K.matmul(K.cast(columns, images.dtype), x)
+    with full_precision():
+        x = K.matmul(K.cast(rows, images.dtype), x)
+        x = K.reshape(x, (batch * K.shape(rows)[0], width, channels))
+        x = K.matmul(K.cast(columns, images.dtype), x)
     return K.reshape(x, (batch, K.shape(rows)[0], K.shape(columns)[0], channels))
 
 

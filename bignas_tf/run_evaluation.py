@@ -16,6 +16,7 @@ from bignas_tf.data import Source, Split
 from bignas_tf.evaluation import correct, prepared, wilson_interval
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.ops import BatchNorm
+from bignas_tf.primitives import full_precision
 from bignas_tf.spaces import Genotype
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.supernet import Supernet
@@ -87,7 +88,9 @@ class RunEvaluation:
         weights = {variable.path: np.asarray(variable) for variable in child.variables}
         images = prepared(self._source.test, spec.input_shape[0])
         labels = self._source.test.labels
-        row = accuracy_row(child.predict(images, verbose=0).argmax(-1) == labels)
+        with full_precision():
+            logits = child.predict(images, verbose=0)
+        row = accuracy_row(logits.argmax(-1) == labels)
         stale = weights | sliced_statistics(self._biggest, spec)
         row["top1_uncalibrated"] = float(correct(spec, stale, images, labels).mean())
         return row | {key: described[key] for key in ("genotype", "weights") if key in described}

@@ -1,7 +1,7 @@
 """Trains a supernet, or goes on with a run that was stopped.
 
-Writes checkpoints/, log.jsonl, tensorboard/ and run.json to the run's folder. Ctrl-C
-saves and stops; the same command goes on from there.
+Writes checkpoints/, log.jsonl, tensorboard/ (under TensorFlow) and run.json to the run's
+folder. Ctrl-C saves and stops; the same command goes on from there, on either backend.
 
 Example:
   bignas train --recipe=cifar10 --data=folder:/data/cifar10 --workdir=runs/cifar10
@@ -57,7 +57,7 @@ def loop_options(arguments: Any) -> dict[str, Any]:
         ValueError: for one that another backend has not.
     """
     given = {"steps_per_call": arguments.steps_per_call, "remat": arguments.remat}
-    given = {name: value for name, value in given.items() if value not in (None, False)}
+    given = {k: v for k, v in given.items() if v is not None and v is not False}
     for name, value in given.items():
         require(arguments.backend == "jax", name, "left out without --backend=jax", value)
     return given

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bignas_tf.checks import require
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.spaces.sizes import size_table
 from bignas_tf.training.rule import Rule, Term
@@ -58,10 +59,13 @@ def prepared_chunks(
 
     Raises:
         BrokenImageError: if an image cannot be read.
+        ValueError: for a rule whose terms change from step to step.
     """
 
     def chunk(start: int, end: int) -> Chunk:
         terms = [rule.plan(seed, step) for step in range(start, end)]
+        fixed = {signature(plan) for plan in terms}
+        require(len(fixed) == 1, "rule", "one whose terms are the same in every step", fixed)
         inputs = _varying(terms, resolutions)
         index = [plan.indices(step) for step in range(start, end)]
         inputs["index"] = np.asarray(index, np.int32)
@@ -71,11 +75,12 @@ def prepared_chunks(
             inputs["images"] = np.stack([plan.split.read(each) for each in index])
         # One shape for all chunks: a shorter one would compile again.
         missing = steps - (end - start)
-        padded = {
-            name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-            for name, array in inputs.items()
-        }
-        return Chunk(end - start, terms[0], padded)
+        if missing:
+            inputs = {
+                name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+                for name, array in inputs.items()
+            }
+        return Chunk(end - start, terms[0], inputs)
 
     with concurrent.futures.ThreadPoolExecutor(1, "bignas-chunks") as ahead:
         pending: Any = None
@@ -88,6 +93,11 @@ def prepared_chunks(
                 start = end
             if ready:
                 yield ready.result()
+
+
+def signature(terms: Sequence[Term]) -> tuple[Any, ...]:
+    """What of a step's terms a compiled program depends on."""
+    return tuple((t.name, t.role, t.weight, t.genotype if t.recurs else None) for t in terms)
 
 
 def _varying(steps: Sequence[Sequence[Term]], resolutions: Sequence[int]) -> Inputs:

@@ -8,6 +8,7 @@ the scan's body and summed, so that memory stays near one child's.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,16 +18,15 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from bignas_tf.checks import require, require_int
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.data.device_augmentation import augment
-from bignas_tf.ops import Dropout
 from bignas_tf.resize import resize, to_input_range
 from bignas_tf.supernet import Supernet
-from bignas_tf.training.chunks import Chunk, Inputs, prepared_chunks
-from bignas_tf.training.losses import mixed_targets
+from bignas_tf.training.chunks import Chunk, Inputs, prepared_chunks, signature
+from bignas_tf.training.jax_data import DeviceData, sharding
+from bignas_tf.training.loop import Loop
 from bignas_tf.training.rule import Rule, Term
 
 State = dict[str, Any]  # 'weights' and 'optimizer', lists of arrays
@@ -37,24 +37,27 @@ def steps_per_call_by_default() -> int:
     return 1 if jax.devices()[0].platform == "cpu" else 32
 
 
-class JaxLoop:
+class JaxLoop(Loop):
     """Runs training steps of a rule on a supernet on all local devices.
 
     The batch is divided among the devices; batch statistics are those of the whole batch.
+    From the first chunk on the weights live in this object: those of the supernet's and the
+    optimizer's variables are old until `publish`, and changing them has no effect.
 
     Args:
-        supernet: the supernet; its variables are stale until `publish`.
-        rule: what a step does.
-        optimizer: a Keras optimizer, built on the supernet's variables here.
-        batch_size: over all devices; losses are divided by it.
-        weight_decay: factor of half the sum of squared kernels.
-        seed: of genotypes and dropout.
-        steps_per_call: between two visits to the host; None for the default of the device.
+        supernet: as of `Loop`.
+        rule: as of `Loop`.
+        optimizer: as of `Loop`.
+        batch_size: a multiple of the number of devices.
+        weight_decay: as of `Loop`.
+        seed: as of `Loop`.
+        steps_per_call: between two visits to the host, which a stop has to wait for; None for
+            the default of the device.
         remat: whether activations within blocks are computed again in the backward pass
             instead of stored: less memory, more time, the same result.
         devices: to train on; None for all local ones.
-        data_limit_mb: images in memory up to this size live on the device; others are read
-            by the host, chunk by chunk.
+        data_limit_mb: images in memory up to this size live on every device, others are sent
+            chunk by chunk; None for a quarter of the device's memory.
 
     Raises:
         ValueError: if the batch cannot be divided among the devices.
@@ -72,9 +75,18 @@ class JaxLoop:
         steps_per_call: int | None = None,
         remat: bool = False,
         devices: Sequence[Any] | None = None,
-        data_limit_mb: float = 8192,
+        data_limit_mb: float | None = None,
     ):
-        steps_per_call = steps_per_call or steps_per_call_by_default()
+        super().__init__(
+            supernet,
+            rule,
+            optimizer,
+            batch_size=batch_size,
+            weight_decay=weight_decay,
+            seed=seed,
+        )
+        if steps_per_call is None:
+            steps_per_call = steps_per_call_by_default()
         require_int("steps_per_call", steps_per_call)
         devices = jax.local_devices() if devices is None else list(devices)
         require(
@@ -83,98 +95,54 @@ class JaxLoop:
             f"a multiple of the number of devices, {len(devices)}",
             batch_size,
         )
-        self.supernet = supernet
-        self.rule = rule
-        self.optimizer = optimizer
-        self._batch_size = batch_size
-        self._weight_decay = weight_decay
-        self._seed = seed
+        optimizer.build(self._variables)
         self._steps_per_call = steps_per_call
         self._remat = remat
+        self._data_limit_mb = data_limit_mb
         self._mesh = Mesh(np.array(devices), ("batch",))
-        self._variables = list(supernet.variables_by_path().values())
-        optimizer.build(self._variables)
-        self._dropout = next((op for op in supernet.space.ops() if isinstance(op, Dropout)), None)
         space = supernet.space
         self._resolutions = space.training_restriction.get("resolution", space.resolutions)
+        self._data: DeviceData | None = None
         self._programs: dict[tuple, Any] = {}
         self._state: State | None = None
-        self._data_limit_mb = data_limit_mb
-        self._plan: BatchPlan | None = None
-        self._data: dict[str, Any] = {}
-
-    def _sharding(self, *axes: str | None) -> NamedSharding:
-        return NamedSharding(self._mesh, PartitionSpec(*axes))
-
-    # Data --------------------------------------------------------------------------------
-
-    def _use(self, plan: BatchPlan) -> None:
-        """Puts labels and, where they fit, images on the device."""
-        labels, images = plan.split.labels, plan.split.images
-        data = {"labels": labels}
-        if images is not None and images.nbytes <= self._data_limit_mb * 1e6:
-            data["images"] = images
-        self._plan, self._data = plan, jax.device_put(data, self._sharding())
 
     def chunks(self, plan: BatchPlan, start: int, last: int) -> Iterator[Chunk]:
-        """What the steps from `start` on train on, the next chunk prepared ahead.
+        """As of `Loop`; a chunk never crosses the end of an epoch, and the next is prepared ahead.
 
-        A chunk never crosses the end of an epoch.
-
-        Args:
-            plan: which augmented examples each step trains on.
-            start: int, the first step.
-            last: int, where to end.
-
-        Raises:
-            BrokenImageError: if an image cannot be read.
+        Chunks of an earlier call must not be trained on any more.
         """
-        if plan is not self._plan:
-            self._use(plan)
-        with_images = "images" not in self._data
+        if self._data is None or self._data.plan is not plan:
+            classes = self.supernet.space.classes
+            self._data = DeviceData(plan, classes, self._mesh, self._data_limit_mb)
+            self._programs = {}  # they hold the augmentation
         return prepared_chunks(
             self.rule,
             plan,
             start,
             last,
             seed=self._seed,
-            steps=self._steps_per_call,
+            steps=self._data.most_steps(self._steps_per_call),
             resolutions=self._resolutions,
-            with_images=with_images,
+            with_images=not self._data.resident,
         )
 
     # Steps -------------------------------------------------------------------------------
 
     def train(self, chunk: Chunk, step: int) -> list[dict[str, float]]:
-        """Trains on the steps of a chunk.
-
-        Args:
-            chunk: of `chunks`.
-            step: int, its first step.
-
-        Returns:
-            For each step the loss of each term by name, the L2 term included, averaged over
-            the batch.
-        """
-        program, state = self._program(chunk.terms), self._state or self._initial_state()
-        self._state, losses = program(state, self._data, *self._arguments(chunk, step))
+        self._state, losses = self._program(chunk)(*self._arguments(chunk, step))
         names = [term.name for term in chunk.terms]
         found = np.asarray(losses)[: chunk.count]
         return [dict(zip(names, map(float, row), strict=True)) for row in found]
 
-    def _arguments(self, chunk: Chunk, step: int) -> tuple[Any, Any, Any]:
-        whole = ("tables", "resolutions")
-        placed = {
-            name: jax.device_put(array, self._sharding(*([] if name in whole else [None, "batch"])))
-            for name, array in chunk.inputs.items()
-        }
-        return placed, np.int32(step), np.int32(chunk.count)
-
     def compile(self, chunk: Chunk) -> Any:
         """The compiled program of chunks like this one, for its cost and memory."""
+        return self._program(chunk).lower(*self._arguments(chunk, 0)).compile()
+
+    def _arguments(self, chunk: Chunk, step: int) -> tuple[Any, ...]:
+        assert self._data is not None  # noqa: S101 - the chunk was made with it
         state = self._state or self._initial_state()
-        lowered = self._program(chunk.terms).lower(state, self._data, *self._arguments(chunk, 0))
-        return lowered.compile()
+        inputs = self._data.place(chunk.inputs)
+        return state, self._data.arrays, inputs, np.int32(step), np.int32(chunk.count)
 
     def _initial_state(self) -> State:
         state = {"weights": self._variables, "optimizer": self.optimizer.variables}
@@ -183,7 +151,7 @@ class JaxLoop:
             name: [jnp.array(variable.value, copy=True) for variable in variables]
             for name, variables in state.items()
         }
-        return jax.device_put(arrays, self._sharding())
+        return jax.device_put(arrays, sharding(self._mesh))
 
     def publish(self) -> None:
         """Writes the trained values into the variables of supernet and optimizer."""
@@ -196,53 +164,41 @@ class JaxLoop:
         ):
             variable.assign(np.asarray(array))
 
-    def _program(self, terms: Sequence[Term]) -> Any:
-        key = tuple((t.name, t.role, t.weight, t.genotype if t.recurs else None) for t in terms)
+    def _program(self, chunk: Chunk) -> Any:
+        key = signature(chunk.terms)
         if key not in self._programs:
-            self._programs[key] = jax.jit(
-                lambda *arguments: self._run(terms, *arguments), donate_argnums=0
-            )
+            run = functools.partial(self._run, chunk.terms)
+            self._programs[key] = jax.jit(run, donate_argnums=0)
         return self._programs[key]
 
     def _run(
         self, terms: Sequence[Term], state: State, data: Any, inputs: Inputs, step: Any, count: Any
     ) -> tuple[State, Any]:
-        """`count` steps; losses are `(steps_per_call, terms)`."""
+        """`count` steps; losses are `(rows of inputs, terms)`."""
+        rows = len(inputs["index"])
 
         def one(position: Any, carry: tuple[State, Any]) -> tuple[State, Any]:
             state, losses = carry
-            rows = jax.tree.map(lambda x: x[position], inputs)
-            state, found = self._step(terms, state, data, rows, step + position)
+            row = jax.tree.map(lambda x: x[position], inputs)
+            state, found = self._step(terms, state, data, row, step + position)
             return state, losses.at[position].set(found)
 
-        losses = jnp.zeros((self._steps_per_call, len(terms)), jnp.float32)
-        if self._steps_per_call == 1:
+        losses = jnp.zeros((rows, len(terms)), jnp.float32)
+        if rows == 1:
             return one(0, (state, losses))
         return lax.fori_loop(0, count, one, (state, losses))
 
     def _step(
         self, terms: Sequence[Term], state: State, data: Any, inputs: Inputs, step: Any
     ) -> tuple[State, Any]:
-        batch = self._batch(data, inputs)
+        assert self._data is not None  # noqa: S101 - whose arrays `data` are
+        batch = self._data.batch(data, inputs)
         varying = (inputs["tables"], inputs["resolutions"])
         gradients, losses = self.gradients(terms, state["weights"], batch, varying, step)
         weights, optimizer = self.optimizer.stateless_apply(
             state["optimizer"], gradients, state["weights"]
         )
         return {"weights": weights, "optimizer": optimizer}, losses
-
-    def _batch(self, data: Any, inputs: Inputs) -> tuple[Any, Any]:
-        """Augmented images, uint8, and labels: ints, or probabilities where images mix."""
-        assert self._plan is not None  # noqa: S101 - set with the data
-        policy, index = self._plan.policy, inputs["index"]
-        images = inputs["images"] if "images" in inputs else data["images"][index]
-        images = lax.with_sharding_constraint(images, self._sharding("batch"))
-        images = augment(policy, images, inputs)
-        labels = data["labels"][index]
-        if policy.mixup:
-            classes = self.supernet.space.classes
-            labels = mixed_targets(labels, labels[::-1], inputs["shares"], classes)
-        return lax.with_sharding_constraint(images, self._sharding("batch")), labels
 
     def gradients(
         self, terms: Sequence[Term], weights: list[Any], batch: Any, varying: Any, step: Any
@@ -293,7 +249,7 @@ class JaxLoop:
         keep = 1 - self._dropout.rate
         shape = (self._batch_size, self._dropout.channels)
         mask = jax.random.bernoulli(key, keep, shape).astype(self.supernet.compute_dtype) / keep
-        return lax.with_sharding_constraint(mask, self._sharding("batch"))
+        return lax.with_sharding_constraint(mask, sharding(self._mesh, "batch"))
 
     def _loss(
         self, term: Term, logits: Any, labels: Any, outputs: Mapping[str, Any], **child: Any

@@ -172,7 +172,7 @@ def run_record(
             "numpy": np.__version__,
         },
         "threads": threads,
-        "machine": {"platform": platform.platform(), "cpu": cpu_model()},
+        "machine": {"platform": platform.platform(), "cpu": cpu_model(), **_devices()},
     }
 
 
@@ -205,6 +205,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def _devices() -> dict[str, Any]:
+    """Kinds of the devices that JAX computes on."""
+    if keras.backend.backend() != "jax":
+        return {}
+    import jax
+
+    return {"devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()]}
 
 
 def _missing_for_scalars() -> str | None:

@@ -40,8 +40,8 @@ class Rule(abc.ABC):
     """What one training step does; the trainer knows nothing beyond this.
 
     The terms of a step run in order on the same batch, their gradients are summed, and
-    the optimizer is applied once. The roles of a plan and whether each recurs must be
-    the same in every step: loops trace by them.
+    the optimizer is applied once. Names, roles and weights of a plan, which terms recur and
+    with what genotype must be the same in every step: loops trace by them.
 
     Attributes:
         space: that the children come from.
@@ -60,7 +60,7 @@ class Rule(abc.ABC):
         Args:
             role: of the term.
             logits: `(batch, classes)`.
-            labels: int `(batch,)`.
+            labels: int `(batch,)`; probabilities `(batch, classes)` where images are mixed.
             outputs: logits of the step's earlier recurring terms by role, without gradient.
 
         Returns:

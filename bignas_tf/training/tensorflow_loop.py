@@ -17,10 +17,10 @@ import tensorflow as tf
 
 from bignas_tf.checks import require, require_choice
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.ops import Dropout
 from bignas_tf.resize import resize, resize_by, resize_matrix, to_input_range
 from bignas_tf.spaces.sizes import size_table
 from bignas_tf.supernet import Supernet
+from bignas_tf.training.loop import Loop
 from bignas_tf.training.losses import mixed_targets
 from bignas_tf.training.rule import Rule, Term
 
@@ -35,16 +35,16 @@ def _add(total: Gradients, gradients: Sequence[Any]) -> Gradients:
     ]
 
 
-class TensorflowLoop:
+class TensorflowLoop(Loop):
     """Runs training steps of a rule on a supernet under a distribution strategy.
 
     Args:
-        supernet: built under `strategy.scope()`.
-        rule: what a step does.
-        optimizer: a Keras optimizer, built on the supernet's variables here.
-        batch_size: over all replicas; losses are divided by it.
-        weight_decay: factor of half the sum of squared kernels.
-        seed: of genotypes and dropout.
+        supernet: as of `Loop`, built under `strategy.scope()`.
+        rule: as of `Loop`.
+        optimizer: as of `Loop`.
+        batch_size: over all replicas.
+        weight_decay: as of `Loop`.
+        seed: as of `Loop`.
         varying: how children that do not recur run: "sliced", one trace for all of them, or
             "masked", with static shapes and a trace for each resolution.
         strategy: a `tf.distribute.Strategy` of one replica; None is the current one.
@@ -66,41 +66,30 @@ class TensorflowLoop:
         strategy: Any = None,
     ):
         require_choice("varying", varying, ("sliced", "masked"))
-        self.supernet = supernet
-        self.rule = rule
-        self.optimizer = optimizer
+        super().__init__(
+            supernet,
+            rule,
+            optimizer,
+            batch_size=batch_size,
+            weight_decay=weight_decay,
+            seed=seed,
+        )
         self.strategy = strategy or tf.distribute.get_strategy()
         # Batches are not yet divided among replicas, nor statistics shared between them.
         replicas = self.strategy.num_replicas_in_sync
         require(replicas == 1, "strategy", "one of a single replica", f"{replicas} replicas")
-        self._batch_size = batch_size
-        self._weight_decay = weight_decay
-        self._seed = seed
         self._mode = varying
-        self._variables = list(supernet.variables_by_path().values())
         with self.strategy.scope():
             optimizer.build(self._variables)
-        self._dropout = next((op for op in supernet.space.ops() if isinstance(op, Dropout)), None)
         self._steps: dict[tuple, Any] = {}
         self._varying: dict[tuple, Any] = {}
 
     def chunks(self, plan: BatchPlan, start: int, last: int) -> Iterator[dict[str, Any]]:
-        """What the steps from `start` on train on, one batch each.
-
-        Args:
-            plan: which augmented examples each step trains on.
-            start: int, the first step.
-            last: int, where to end.
-
-        Raises:
-            BrokenImageError: if an image cannot be read.
-        """
         from bignas_tf.data.pipeline import TrainingBatches
 
         return itertools.islice(TrainingBatches(plan, start), last - start)
 
     def train(self, chunk: dict[str, Any], step: int) -> list[dict[str, float]]:
-        """Trains on one chunk; see `step`."""
         return [self.step(chunk, step)]
 
     def publish(self) -> None:
@@ -180,7 +169,7 @@ class TensorflowLoop:
         Args:
             terms: of the step.
             images: uint8 `(batch, height, width, channels)`.
-            labels: int `(batch,)`.
+            labels: int `(batch,)`, or probabilities `(batch, classes)`.
             tables: a size table for each term that does not recur.
             resolutions: its resolution, int32.
             step: int32 scalar.

@@ -122,9 +122,9 @@ class Trainer:
         )
         self.interrupted = False
         self.step = self._restore()
-        self._record(command or sys.argv, rule)
+        self._record(command or sys.argv, rule, options)
 
-    def _record(self, command: list[str], rule: Rule) -> None:
+    def _record(self, command: list[str], rule: Rule, options: Mapping[str, Any]) -> None:
         """Writes run.json; a resumed run keeps the record of how it was started."""
         path = self.workdir / "run.json"
         record = run_record(command, {"run": self.recipe.seed}, self.recipe.to_json())
@@ -135,6 +135,7 @@ class Trainer:
             write_json(path, {**first, "recipe": record["recipe"], "resumed": resumed})
             return
         record["rule"] = rule.config()
+        record["loop"] = {name: value for name, value in options.items() if name != "strategy"}
         record["data"] = {
             "source": self.data.source.name,
             "fingerprint": self.data.source.fingerprint,
@@ -220,15 +221,15 @@ class Trainer:
                     sound = False  # a step cut short may have changed some weights only
                     steps = self.loop.train(chunk, self.step)
                     now = time.monotonic()
-                    images = (self.step + len(steps) - mark) * self.recipe.batch_size
-                    rate = images / (now - mark_time)
+                    end = self.step + len(steps)
+                    rate = (end - mark) * self.recipe.batch_size / (now - mark_time)
                     for losses in steps:
                         _check_finite(losses, self.step)
                         self.step += 1
                         bar.update()
                         if self.step % LOG_EVERY == 0 or self.step == last:
                             self._log(log, scalars, bar, losses, rate)
-                            mark, mark_time = self.step, now
+                            mark, mark_time = end, now
                     sound = True
                     pause = time.monotonic()
                     if self.step % self.plan.steps_per_epoch == 0:

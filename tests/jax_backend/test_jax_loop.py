@@ -125,7 +125,7 @@ def ends_only(space=SPACE, **options):
 def test_images_read_by_the_host_train_as_images_on_the_device_do():
     expected_losses, expected, _ = trained(6, rule=ends_only())
     losses, weights, loop = trained(6, rule=ends_only(), data_limit_mb=0, steps_per_call=3)
-    assert "images" not in loop._data
+    assert not loop._data.resident
     np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=1e-5)
     assert_same_weights(weights, expected, 1e-5, floor=NOISE)
 
@@ -133,7 +133,11 @@ def test_images_read_by_the_host_train_as_images_on_the_device_do():
 def test_two_devices_train_as_one_does(straight):
     assert len(jax.devices()) == 2
     losses, weights, loop = trained(devices=None)
-    assert {len(array.sharding.device_set) for array in loop._state["weights"]} == {2}
+    (program,) = loop._programs.values()
+    assert program._cache_size() == 1
+    (chunk,) = loop.chunks(loop._data.plan, 0, 1)
+    shared, alone = (each.compile(chunk).cost_analysis()["flops"] for each in (loop, straight[2]))
+    assert shared < 0.6 * alone  # of one device
     np.testing.assert_allclose(losses, straight[0], rtol=0, atol=1e-5)
     assert_same_weights(weights, straight[1], 1e-5, floor=NOISE)
 
@@ -173,6 +177,16 @@ def test_dropout_depends_on_seed_step_and_term_but_not_on_the_layout():
     assert masks[0].shape == (BATCH, 24)
     assert set(np.unique(masks[0])) == {0.0, 2.0}
     assert not any(np.array_equal(a, b) for a, b in zip(masks, [*masks[1:], masks[0]], strict=True))
+
+
+def test_a_rule_whose_terms_change_between_steps_is_refused():
+    class Changing(SandwichRule):
+        def plan(self, seed, step):
+            return [dataclasses.replace(t, weight=1.0 + step) for t in super().plan(seed, step)]
+
+    loop = make_loop(JaxLoop, make_supernet(), rule=Changing(SPACE), steps_per_call=3)
+    with pytest.raises(ValueError, match="`rule` must be one whose terms are the same in every"):
+        next(loop.chunks(make_plan(), 0, 3))
 
 
 def test_genotypes_never_compile_again(straight):

@@ -14,7 +14,7 @@ from run_case import RECIPE, SPACE
 from test_jax_loop import NOISE, assert_same_weights
 
 from bignas_tf.training.checkpoints import read_checkpoint
-from bignas_tf.training.trainer import Trainer
+from bignas_tf.training.trainer import NonFiniteLossError, Trainer
 
 HERE = Path(__file__).parent
 
@@ -85,8 +85,19 @@ def test_jax_goes_on_with_a_run_of_tensorflow(straight, tmp_path):
     assert_same_weights(trainer.supernet.weight_arrays(), expected, floor=NOISE)
 
 
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(four_steps, tmp_path, monkeypatch):
+    shutil.copytree(four_steps, tmp_path / "run")
+    trainer = Trainer(RECIPE, tmp_path / "run", loop_options={"steps_per_call": 3})
+    losses = [{"biggest": 1.0, "smallest": 1.0}, {"biggest": 1.0, "smallest": float("nan")}]
+    monkeypatch.setattr(trainer.loop, "train", lambda chunk, step: [*losses, losses[0]])
+    with pytest.raises(NonFiniteLossError, match="the smallest child is nan at step 5") as raised:
+        trainer.run()
+    assert raised.value.child == "smallest"
+    assert Trainer(RECIPE, tmp_path / "run").step == 4
+
+
 def test_the_commands_run_where_tensorflow_is_not_installed(tmp_path):
-    """Trains, selects and evaluates in a process in which importing TensorFlow fails."""
+    """Trains, selects and extracts in a process in which importing TensorFlow fails."""
     script = f"""
 import sys
 sys.path.insert(0, {str(HERE)!r})
@@ -106,6 +117,7 @@ recipe.get_recipe = lambda name: run_case.RECIPE.replace(epochs=1)
 for command in (
     "train --recipe=tiny --steps_per_call=2",
     "select --budget=mmacs:1 --fine_rounds=0",
+    "extract",
 ):
     argv = ["bignas", *command.split(), "--backend=jax", "--workdir={tmp_path / "run"}"]
     try:
