@@ -89,8 +89,8 @@ def test_masked_scores_are_those_of_tensorflow(tmp_path):
 
 
 def test_masked_scores_are_exact_in_float64():
-    enable_x64 = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
-    with enable_x64(True):
+    where = jax if hasattr(jax, "enable_x64") else jax.experimental  # before JAX 0.8
+    with where.enable_x64(True):
         net, (calibration, validation) = randomized(space("hidden_sigmoid")), splits()
         masked = MaskedEvaluator(net, calibration, validation)
         sliced = ChildEvaluator(net, calibration, validation)
