@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and JSON in them."""
 
 from __future__ import annotations
 
@@ -70,6 +70,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
     # The rename itself survives a power loss only once the folder is on the disk.
     sync(Path(path).parent)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON, naming it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON. Received: {error}") from error
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

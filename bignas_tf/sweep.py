@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import gc
 import json
@@ -15,54 +14,19 @@ from typing import Any
 
 import keras
 
-from bignas_tf.checks import require
-from bignas_tf.commands.select import SearchOptions, search_run
-from bignas_tf.data.batches import BatchPlan
 from bignas_tf.evaluation import wilson_interval
 from bignas_tf.files import check_output
 from bignas_tf.machine import cpu_model
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.search import CachedEvaluator
-from bignas_tf.spaces import get_space
+from bignas_tf.search.run_search import SearchOptions, search_run
+from bignas_tf.sweep_plan import PlannedRun, SweepPlan, check_plan
 from bignas_tf.sweep_results import FINISHED, RESULTS, Results, Row, RunFile
-from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import Recipe
-from bignas_tf.training.run_data import load_run_data
-from bignas_tf.training.schedules import build_schedule
 from bignas_tf.training.state import load_trained
 from bignas_tf.training.trainer import NonFiniteLossError, Trainer
 
 ENDS = ("biggest", "smallest")
-
-
-@dataclasses.dataclass(frozen=True)
-class PlannedRun:
-    """One run of a sweep.
-
-    Attributes:
-        variant: its name.
-        seed: of the recipe.
-        recipe: with the variant's fields, the seed and the data.
-        overrides: fields that are not those of the recipe by its name.
-    """
-
-    variant: str
-    seed: int
-    recipe: Recipe
-    overrides: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Of the run's folder."""
-        return f"{self.variant}-seed{self.seed}"
-
-
-@dataclasses.dataclass(frozen=True)
-class SweepPlan:
-    """The runs of a sweep in their order, and what is selected in each; None for nothing."""
-
-    runs: tuple[PlannedRun, ...]
-    select: SearchOptions | None = None
 
 
 def run_sweep(
@@ -88,7 +52,7 @@ def run_sweep(
             has other settings than what is in `workdir`.
     """
     workdir = Path(workdir)
-    settings = check_plan(plan)
+    settings = check_plan(plan, loop_options)
     results = Results(workdir / RESULTS, [run.name for run in plan.runs])
     for run in plan.runs:
         _check_settings(workdir / run.name, settings[run.name], run.name in results)
@@ -127,50 +91,6 @@ def _forget() -> None:
 
 
 # Settings ------------------------------------------------------------------------------------
-
-
-def check_plan(plan: SweepPlan) -> dict[str, dict[str, Any]]:
-    """Loads the data of every variant and builds what depends on them, but no network.
-
-    Returns:
-        By run what its rows depend on: `recipe`, `data` (a fingerprint, which images that
-        have moved keep) and `select`.
-
-    Raises:
-        ValueError: for data or settings that a run or its selection would refuse.
-    """
-    select = dataclasses.asdict(plan.select) if plan.select else None
-    fingerprints: dict[str, str] = {}
-    known: tuple[Any, Any] = (None, None)  # the last data; variants mostly share them
-    settings = {}
-    for run in plan.runs:
-        recipe = run.recipe
-        if run.variant not in fingerprints:
-            fields = ("data", "space", "image_size", "held_out", "calibration_images")
-            key = [getattr(recipe, field) for field in fields]
-            try:
-                if key != known[0]:
-                    known = key, load_run_data(recipe)
-                _check_run(recipe, known[1], plan.select)
-            except ValueError as error:
-                raise ValueError(f"Variant '{run.variant}': {error}") from error
-            fingerprints[run.variant] = known[1].source.fingerprint
-        fields_of_run = {k: v for k, v in recipe.to_json().items() if k != "data"}
-        found = {"recipe": fields_of_run, "data": fingerprints[run.variant], "select": select}
-        settings[run.name] = json.loads(json.dumps(found))  # as it is read again
-    return settings
-
-
-def _check_run(recipe: Recipe, data: Any, select: SearchOptions | None) -> None:
-    batches = BatchPlan(
-        data.train, batch_size=recipe.batch_size, policy=recipe.policy(), seed=recipe.seed
-    )
-    schedule = build_schedule(recipe.schedule, batches.steps_per_epoch, recipe.epochs)
-    build_optimizer(recipe.optimizer, schedule, recipe.ema)
-    if select:
-        low = "at least 1 where there is `select`"
-        require(recipe.held_out > 0, "held_out", low, recipe.held_out)
-        select.new_strategy(get_space(recipe.space, classes=len(data.source.classes)))
 
 
 def _check_settings(folder: Path, settings: Mapping[str, Any], finished: bool) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.checks import require
-from bignas_tf.commands.run_folder import read_json
-from bignas_tf.files import replacing, write_json
+from bignas_tf.files import read_json, replacing, write_json
 
 RESULTS = "results.csv"
 FINISHED = "finished"

@@ -339,6 +339,10 @@ def test_the_data_of_the_command_replace_those_of_the_file_but_not_of_a_variant(
         (ONE | {"variants": {"a": {"recipe": "x"}}}, "'a': `recipe` must be one of .*'x'"),
         (ONE | {"variants": {"a": {}, "b": {"epochs": 0}}}, "'b': `epochs` must be an integer.*0"),
         (ONE | {"variants": {"a": {"batch_size": 139}}}, "'a': `batch_size` must be at most .*139"),
+        (
+            ONE | {"variants": {"a": {}, "b": {"augmentation": {"shift": 8}}}},
+            "'b': `shift` with fill 'reflect' must be less than the image's side, 8 pixels. .*8",
+        ),
         (ONE | {"variants": {"a": {"optimizer": {"kind": "x"}}}}, "'a': `kind` must be one of"),
         (ONE | {"variants": {"a": {"schedule": {"kind": "x"}}}}, "'a': `kind` must be one of"),
         (ONE | {"variants": {"a": {"data": "x"}}}, "'a': .* must be 'digits', 'folder:PATH'"),
@@ -365,6 +369,15 @@ def test_the_data_of_the_command_replace_those_of_the_file_but_not_of_a_variant(
 )
 def test_a_bad_file_is_refused_before_any_work(tmp_path, content, message):
     assert_refused(call(tmp_path, content), f"^error: .*{message}")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.0, True, "2"])
+def test_a_bad_number_of_steps_per_call_is_refused_before_any_work(tmp_path, steps):
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(ONE))
+    with pytest.raises(ValueError, match="^`steps_per_call` must be an integer of at least 1. "):
+        sweep.run_sweep(read_plan(path), tmp_path / "runs", loop_options={"steps_per_call": steps})
     assert not (tmp_path / "runs").exists()
 
 

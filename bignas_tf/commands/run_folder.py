@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from bignas_tf.files import read_json
 
 
 def add_workdir(parser: Any) -> None:
     """Adds --workdir and --data."""
     parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
     parser.add_argument("--data", help="source, if it has moved since the training")
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is no JSON, naming it.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON. Received: {error}") from error
 
 
 def require_one(arguments: Any) -> None:

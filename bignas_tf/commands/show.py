@@ -75,7 +75,7 @@ def _list() -> None:
 
 
 def _model_spec(model: str) -> Any:
-    from bignas_tf.commands.run_folder import read_json
+    from bignas_tf.files import read_json
     from bignas_tf.spec import NetworkSpec
 
     path = Path(model)

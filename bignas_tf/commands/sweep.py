@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.checks import from_json, is_int, require
-from bignas_tf.commands.select import SearchOptions
 from bignas_tf.commands.train import add_loop_options, loop_options
 
 
@@ -90,7 +89,9 @@ def read_plan(path: Path, data: str | None = None) -> Any:
         OSError: if the file cannot be read.
         ValueError: if it is no JSON, has unknown keys, or values that no recipe may have.
     """
-    from bignas_tf.sweep import ENDS, PlannedRun, SweepPlan
+    from bignas_tf.search.run_search import SearchOptions
+    from bignas_tf.sweep import ENDS
+    from bignas_tf.sweep_plan import PlannedRun, SweepPlan
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)

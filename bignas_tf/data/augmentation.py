@@ -167,8 +167,8 @@ class AugmentationPolicy:
             draws: the batch's rows of `draw`'s arrays, of any array type.
 
         Raises:
-            DataError: if a draw is missing or has another number of rows, or if `shift` reaches
-                across the image with fill 'reflect'.
+            DataError: if a draw is missing or has another number of rows, or if `check_size`
+                refuses them.
         """
         for name in self.draw_names():
             if len(draws.get(name, ())) != shape[0]:
@@ -176,7 +176,15 @@ class AugmentationPolicy:
                     f"`draws['{name}']` must have one row for each of {shape[0]} images. "
                     f"Received: {len(draws.get(name, ()))}"
                 )
-        side = min(shape[1:3])
+        self.check_size(*shape[1:3])
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuses images of a size, in pixels, that the policy cannot be applied to.
+
+        Raises:
+            DataError: if `shift` reaches across the image with fill 'reflect'.
+        """
+        side = min(height, width)
         if self.fill == "reflect" and self.shift and self.shift >= side:
             raise DataError(
                 f"`shift` with fill 'reflect' must be less than the image's side, "

@@ -1,0 +1,174 @@
+"""The search among the children of a trained run, in the run's folder.
+
+Importing this loads no Keras: commands read their arguments without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bignas_tf.checks import require, require_choice
+from bignas_tf.files import read_json, write_json
+from bignas_tf.search.budget import Budget, parse_budgets
+from bignas_tf.search.coarse_to_fine import CoarseToFine
+from bignas_tf.search.evaluator import Evaluator
+from bignas_tf.search.random_search import RandomSearch
+from bignas_tf.search.select import POINTS, check_names, select
+from bignas_tf.search.strategy import Strategy
+from bignas_tf.spaces import Space
+
+if TYPE_CHECKING:
+    from bignas_tf.training.run_data import RunData
+    from bignas_tf.training.state import Trained
+
+WEIGHTS = "weights.json"
+STRATEGIES = ("coarse_to_fine", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """What to search for, and how; the command's arguments of these names say more.
+
+    Raises:
+        ValueError: for budgets, names or a strategy that cannot be.
+    """
+
+    budget: str
+    at_least: float = 0.0
+    names: str | None = None
+    strategy: str = STRATEGIES[0]
+    seed: int = 0
+    fine_candidates: int = 16
+    fine_rounds: int = 2
+
+    def __post_init__(self):
+        ok = isinstance(self.budget, str)
+        require(ok, "budget", "a metric and limits, such as 'mmacs:5,8,12'", self.budget)
+        ok = self.names is None or isinstance(self.names, str)
+        require(ok, "names", "words divided by commas, such as 's,m,l'", self.names)
+        require_choice("strategy", self.strategy, STRATEGIES)
+        self.children()
+
+    def budgets(self) -> list[Budget]:
+        """One per child."""
+        return parse_budgets(self.budget, self.at_least)
+
+    def children(self) -> list[str]:
+        """The names of the children, one per budget."""
+        return check_names(self.budgets(), self.names.split(",") if self.names else None)
+
+    def new_strategy(self, space: Space) -> Strategy:
+        """The search at its beginning.
+
+        Raises:
+            ValueError: for a budget that no child of the space meets, or a bad number.
+        """
+        if self.strategy == "random":
+            return RandomSearch(space, self.budgets(), seed=self.seed)
+        return CoarseToFine(
+            space,
+            self.budgets(),
+            seed=self.seed,
+            fine_candidates=self.fine_candidates,
+            fine_rounds=self.fine_rounds,
+        )
+
+
+def search_run(
+    trained: Trained,
+    data: RunData,
+    options: SearchOptions,
+    workdir: Path,
+    *,
+    overwrite: bool = False,
+    evaluator: Evaluator | None = None,
+) -> list[dict[str, Any]]:
+    """Searches the children of a run on its held-out images, or goes on with its search.
+
+    Args:
+        trained: the run, loaded.
+        data: its images, split as in training.
+        options: what to search for.
+        workdir: folder of the run, whose `select` gets the search.
+        overwrite: whether a search that is there is given up.
+        evaluator: on the held-out images; None for a new one.
+
+    Returns:
+        What `select` does.
+
+    Raises:
+        ValueError: if nothing is held out, or for a search of other weights or options.
+    """
+    from bignas_tf.extract import weights_identity
+    from bignas_tf.masked_evaluation import child_evaluator
+
+    if data.held_out is None:
+        raise ValueError(
+            "`held_out` of the recipe must be positive for a selection. Received: "
+            f"{trained.recipe.held_out}"
+        )
+    space = trained.supernet.space
+    strategy = options.new_strategy(space)
+    if evaluator is None:
+        evaluator = child_evaluator(trained.supernet, data.calibration, data.held_out)
+    # Retraining gives the same name again: it is for people.
+    checksum = weights_identity(trained.supernet.weight_arrays())
+    identity = {"checkpoint": trained.path.name, "crc32": checksum}
+    folder = workdir / "select"
+    with _search_folder(folder, identity, overwrite):
+        return select(
+            space,
+            evaluator,
+            options.budgets(),
+            strategy=strategy,
+            folder=folder,
+            names=options.children(),
+        )
+
+
+def _check_weights(folder: Path, identity: dict[str, Any]) -> None:
+    """Refuses to mix accuracies of other weights into a search."""
+    if not (folder / POINTS).exists():
+        return
+    known = folder / WEIGHTS
+    searched = read_json(known) if known.is_file() else None
+    if searched != identity:
+        raise ValueError(
+            f"The search in {folder} was made with another checkpoint; --overwrite starts anew. "
+            f"Received: {identity}, was: {searched or 'unknown'}"
+        )
+
+
+@contextlib.contextmanager
+def _search_folder(folder: Path, identity: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """Prepares the folder; an older search is given up only for one that has a result."""
+    old = folder.with_name(f"{folder.name}.old")
+    _settle(folder, old)  # of a process that was killed
+    if overwrite and folder.exists():
+        os.rename(folder, old)
+    _check_weights(folder, identity)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / WEIGHTS, identity)
+        yield
+    finally:
+        _settle(folder, old)
+
+
+def _settle(folder: Path, old: Path) -> None:
+    """Deletes the search set aside, or puts it back where the new one has no result."""
+    if not old.exists():
+        return
+    points = folder / POINTS
+    if points.exists() and points.stat().st_size:
+        shutil.rmtree(old)
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.rename(old, folder)

@@ -1,0 +1,116 @@
+"""What a sweep is to do, and what can be wrong with it, found before any run starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from bignas_tf.checks import require, require_int
+from bignas_tf.data.batches import BatchPlan
+from bignas_tf.search.run_search import SearchOptions
+from bignas_tf.spaces import get_space
+from bignas_tf.training.optimizers import build_optimizer
+from bignas_tf.training.recipe import Recipe
+from bignas_tf.training.run_data import RunData, load_run_data
+from bignas_tf.training.schedules import build_schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        variant: its name.
+        seed: of the recipe.
+        recipe: with the variant's fields, the seed and the data.
+        overrides: fields that are not those of the recipe by its name.
+    """
+
+    variant: str
+    seed: int
+    recipe: Recipe
+    overrides: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder."""
+        return f"{self.variant}-seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepPlan:
+    """The runs of a sweep in their order, and what is selected in each; None for nothing."""
+
+    runs: tuple[PlannedRun, ...]
+    select: SearchOptions | None = None
+
+
+def check_plan(
+    plan: SweepPlan, loop_options: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Loads the data of every variant and builds what depends on them, but no network.
+
+    Args:
+        plan: the runs.
+        loop_options: of `Trainer`.
+
+    Returns:
+        By run what its rows depend on: `recipe`, `data` (a fingerprint, which images that
+        have moved keep) and `select`.
+
+    Raises:
+        ValueError: for data or settings that a run or its selection would refuse.
+    """
+    options = loop_options or {}
+    if options.get("steps_per_call") is not None:
+        require_int("steps_per_call", options["steps_per_call"])
+    devices = _device_count(options)
+    select = dataclasses.asdict(plan.select) if plan.select else None
+    fingerprints: dict[str, str] = {}
+    known: tuple[Any, Any] = (None, None)  # the last data; variants mostly share them
+    settings = {}
+    for run in plan.runs:
+        recipe = run.recipe
+        if run.variant not in fingerprints:
+            fields = ("data", "space", "image_size", "held_out", "calibration_images")
+            key = [getattr(recipe, field) for field in fields]
+            try:
+                if key != known[0]:
+                    known = key, load_run_data(recipe)
+                _check_run(recipe, known[1], plan.select, devices)
+            except ValueError as error:
+                raise ValueError(f"Variant '{run.variant}': {error}") from error
+            fingerprints[run.variant] = known[1].source.fingerprint
+        fields_of_run = {k: v for k, v in recipe.to_json().items() if k != "data"}
+        found = {"recipe": fields_of_run, "data": fingerprints[run.variant], "select": select}
+        settings[run.name] = json.loads(json.dumps(found))  # as it is read again
+    return settings
+
+
+def _device_count(options: Mapping[str, Any]) -> int:
+    """Among how many devices a batch is divided."""
+    if keras.backend.backend() != "jax":
+        return 1
+    if options.get("devices") is not None:
+        return len(options["devices"])
+    import jax
+
+    return jax.local_device_count()
+
+
+def _check_run(recipe: Recipe, data: RunData, select: SearchOptions | None, devices: int) -> None:
+    policy = recipe.policy()
+    policy.check_size(*data.train.image_shape[:2])
+    batches = BatchPlan(data.train, batch_size=recipe.batch_size, policy=policy, seed=recipe.seed)
+    shared = f"a multiple of the number of devices, {devices}"
+    require(recipe.batch_size % devices == 0, "batch_size", shared, recipe.batch_size)
+    schedule = build_schedule(recipe.schedule, batches.steps_per_epoch, recipe.epochs)
+    build_optimizer(recipe.optimizer, schedule, recipe.ema)
+    if select:
+        low = "at least 1 where there is `select`"
+        require(recipe.held_out > 0, "held_out", low, recipe.held_out)
+        select.new_strategy(get_space(recipe.space, classes=len(data.source.classes)))
