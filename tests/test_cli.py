@@ -45,8 +45,11 @@ TINY_RUN = (
 
 
 def program(*arguments, images="memory"):
+    # TensorFlow sets this where it loads, as it may have here; a user's shell has not.
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", PRELUDE, images, *map(str, arguments)],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

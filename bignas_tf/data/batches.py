@@ -30,7 +30,7 @@ class BatchPlan:
         seed: int in [0, 2**64), of the order and of the augmentation.
 
     Raises:
-        DataError: if `batch_size` is out of range.
+        DataError: if `batch_size` is out of range, or the images are too small for `policy`.
     """
 
     def __init__(self, split: Split, *, batch_size: int, policy: AugmentationPolicy, seed: int):
@@ -40,6 +40,7 @@ class BatchPlan:
                 f"`batch_size` must be at most the number of training examples, {len(split)}. "
                 f"Received: {batch_size}"
             )
+        policy.check_size(*split.image_shape[:2])
         self.split = split
         self.batch_size = batch_size
         self.policy = policy
