@@ -17,6 +17,7 @@ if os.environ.get("KERAS_BACKEND") == "jax":
         "XLA_FLAGS",
         "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
     )
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(TESTS.parent / ".pytest_cache" / "jax"))
     collect_ignore_glob = []
 else:

@@ -1,6 +1,6 @@
 """A tiny run on the digits that every backend can start, go on with and evaluate.
 
-KERAS_BACKEND=... python run_case.py WORKDIR LAST_STEP OUT.npz   trains to a step, scores children
+KERAS_BACKEND=... python run_case.py BEGUN NEW OUT.npz   goes on with one run, begins another
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ def scores(workdir) -> dict[str, float]:
 
 
 def main() -> None:
-    workdir, last, out = sys.argv[1:]
-    trainer = Trainer(RECIPE, workdir)
-    trainer.run(stop_after=int(last))
+    begun, new, out = sys.argv[1:]
+    trainer = Trainer(RECIPE, begun)
+    trainer.run(stop_after=6)
     weights = trainer.supernet.weight_arrays()
-    np.savez(out, scores=json.dumps(scores(workdir)), **weights)
+    np.savez(out, scores=json.dumps(scores(begun)), **weights)
+    Trainer(RECIPE, new).run(stop_after=4)
 
 
 if __name__ == "__main__":

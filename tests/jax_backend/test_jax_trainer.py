@@ -19,16 +19,6 @@ from bignas_tf.training.trainer import NonFiniteLossError, Trainer
 HERE = Path(__file__).parent
 
 
-def under_tensorflow(workdir, last, out):
-    """Goes on with a run under TensorFlow; its weights and scores then."""
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    arguments = [sys.executable, HERE / "run_case.py", workdir, str(last), out]
-    subprocess.run(list(map(str, arguments)), env=environment, check=True)  # noqa: S603
-    with np.load(out) as file:
-        arrays = dict(file)
-    return arrays, json.loads(str(arrays.pop("scores")))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def no_scalars():
     """TensorBoard needs TensorFlow, and says so once."""
@@ -50,8 +40,26 @@ def straight(tmp_path_factory):
 @pytest.fixture(scope="module")
 def four_steps(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("four")
-    Trainer(RECIPE, workdir, loop_options={"steps_per_call": 3}).run(stop_after=4)
+    Trainer(RECIPE, workdir).run(stop_after=4)
     return workdir
+
+
+@pytest.fixture(scope="module")
+def tensorflow(four_steps, tmp_path_factory):
+    """TensorFlow goes on with a run to step 6, and begins another up to step 4.
+
+    Returns:
+        Weights and scores of the one, folder of the other.
+    """
+    folder = tmp_path_factory.mktemp("tensorflow")
+    shutil.copytree(four_steps, folder / "begun")
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    out = folder / "out.npz"
+    arguments = [sys.executable, HERE / "run_case.py", folder / "begun", folder / "new", out]
+    subprocess.run(list(map(str, arguments)), env=environment, check=True)  # noqa: S603
+    with np.load(out) as file:
+        arrays = dict(file)
+    return arrays, json.loads(str(arrays.pop("scores"))), folder / "new"
 
 
 def arrays_of(workdir):
@@ -67,18 +75,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(straight, four_steps, tmp_pat
     assert [json.loads(line)["step"] for line in lines] == [4, 6]
 
 
-def test_tensorflow_goes_on_with_a_run_of_jax(straight, four_steps, tmp_path):
+def test_tensorflow_goes_on_with_a_run_of_jax(straight, tensorflow):
+    weights, scores, _ = tensorflow
     workdir, trainer = straight
-    shutil.copytree(four_steps, tmp_path / "run")
-    weights, scores = under_tensorflow(tmp_path / "run", 6, tmp_path / "out.npz")
     assert_same_weights(weights, trainer.supernet.weight_arrays(), floor=NOISE)
-    expected = run_case.scores(workdir)
-    assert scores == pytest.approx(expected, abs=1e-3)
+    assert scores == pytest.approx(run_case.scores(workdir), abs=1e-3)
 
 
-def test_jax_goes_on_with_a_run_of_tensorflow(straight, tmp_path):
-    under_tensorflow(tmp_path / "run", 4, tmp_path / "out.npz")
-    trainer = Trainer(RECIPE, tmp_path / "run")
+def test_jax_goes_on_with_a_run_of_tensorflow(straight, tensorflow):
+    trainer = Trainer(RECIPE, tensorflow[2])
     assert trainer.step == 4
     trainer.run(stop_after=6)
     expected = straight[1].supernet.weight_arrays()
@@ -112,10 +117,10 @@ import bignas_tf.backend, bignas_tf.cli
 bignas_tf.backend.choose_backend("jax")
 import run_case
 import bignas_tf.training.recipe as recipe
-recipe.get_recipe = lambda name: run_case.RECIPE.replace(epochs=1)
+recipe.get_recipe = lambda name: run_case.RECIPE
 
 for command in (
-    "train --recipe=tiny --steps_per_call=2",
+    "train --recipe=tiny",
     "select --budget=mmacs:1 --fine_rounds=0",
 ):
     argv = ["bignas", *command.split(), "--backend=jax", "--workdir={tmp_path / "run"}"]

@@ -56,7 +56,7 @@ def assert_same_child(masked, genotype, weights, logits, dtype="float32") -> Non
     assert_agrees(masked.logits(genotype), logits, logits_tolerance)
 
 
-@pytest.mark.parametrize(("name", "chosen"), [("kernels", (5,)), ("attentive", (3,))])
+@pytest.mark.parametrize(("name", "chosen"), [("kernels", (5,))])
 def test_masked_scores_are_those_of_the_sliced_child(name, chosen):
     masked, sliced = evaluators(name)
     _, validation = splits()

@@ -79,6 +79,8 @@ def run(loop, plan: BatchPlan, start: int = 0, last: int = STEPS) -> list[dict[s
 
 
 def main() -> None:
+    import tensorflow as tf
+
     from bignas_tf.training.tensorflow_loop import TensorflowLoop
 
     found = {}
@@ -87,6 +89,8 @@ def main() -> None:
         ("masked", "masked", "sgd", STEPS),
         ("rmsprop", "sliced", "rmsprop", 1),
     ):
+        # A trace for each pair of resolutions would take a minute.
+        tf.config.run_functions_eagerly(mode == "masked")
         supernet = make_supernet()
         ema = 0.8 if optimizer == "rmsprop" else 0.0
         loop = make_loop(TensorflowLoop, supernet, optimizer, ema, varying=mode)
