@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
+JAX_TESTS := not slow
 SOURCES := bignas_tf export benchmarks tests
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test test-all lint format clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed (make PYTHON=python3.12 ...). Received: {v[0]}.{v[1]}")'
@@ -33,7 +34,10 @@ quickstart: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	# A process has one backend of Keras.
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile tests/jax_backend
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(JAX_TESTS)" tests/jax_backend
+
+test-all:
+	$(MAKE) test JAX_TESTS=
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check --quiet $(SOURCES)

@@ -122,6 +122,7 @@ def ends_only(space=SPACE, **options):
     return SandwichRule(space, random_children=0, **options)
 
 
+@pytest.mark.slow
 def test_images_read_by_the_host_train_as_images_on_the_device_do():
     expected_losses, expected, _ = trained(6, rule=ends_only())
     losses, weights, loop = trained(6, rule=ends_only(), data_limit_mb=0, steps_per_call=3)
@@ -163,6 +164,7 @@ def test_half_precision_keeps_weights_and_losses_in_float32():
     assert {array.dtype.name for array in loop._state["weights"]} == {"float32"}
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_seed_step_and_term():
     supernet = make_supernet(dataclasses.replace(SPACE, dropout=0.5))
     rule = ends_only(supernet.space, regularize="all")

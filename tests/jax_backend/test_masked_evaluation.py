@@ -88,6 +88,7 @@ def test_masked_scores_are_those_of_tensorflow(tmp_path):
             assert_same_child(masked, genotype, weights, weights.pop("logits"))
 
 
+@pytest.mark.slow
 def test_masked_scores_are_exact_in_float64():
     where = jax if hasattr(jax, "enable_x64") else jax.experimental  # before JAX 0.8
     with where.enable_x64(True):
@@ -177,6 +178,7 @@ def test_groups_of_a_padded_chunk_pool_to_the_moments_of_its_images():
     np.testing.assert_allclose(pooled.variance, exact.var(axis=0), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_statistics_keep_inactive_channels_at_zero(monkeypatch):
     found = {}
 

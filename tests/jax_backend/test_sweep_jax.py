@@ -44,6 +44,7 @@ def sweep(tmp_path, monkeypatch, all_programs_on_disk):
     return call
 
 
+@pytest.mark.slow
 def test_two_seeds_are_trained_and_measured_once(sweep):
     first = sweep()
     rows = list(csv.DictReader(first.decode().splitlines()))
