@@ -168,7 +168,7 @@ def main(argv: list[str]) -> None:
 
     from bignas_tf.checks import require_choice
     from bignas_tf.files import check_output, write_json
-    from bignas_tf.machine import cpu_model
+    from bignas_tf.machine import device
     from bignas_tf.spaces import get_space
     from bignas_tf.training.recipe import POLICIES
 
@@ -177,7 +177,6 @@ def main(argv: list[str]) -> None:
     check_output(output, overwrite=True)
     for precision in _PRECISIONS.value:
         require_choice("precisions", precision, tuple(POLICIES))
-    device = jax.devices()[0]
     conditions = {
         "space": _SPACE.value,
         "image_size": _image_size(space),
@@ -187,8 +186,7 @@ def main(argv: list[str]) -> None:
         "remat": _REMAT.value,
         "seed": _SEED.value,
         "devices": len(jax.local_devices()),
-        "device": device.device_kind if device.platform != "cpu" else cpu_model(),
-        "platform": device.platform,
+        "device": device(),
         "cpus": os.cpu_count(),
         "versions": {"jax": jax.__version__, "keras": keras.version()},
     }

@@ -14,3 +14,22 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def device() -> str:
+    """Platform and model of what Keras computes on, such as `gpu NVIDIA H100`."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        devices = jax.local_devices()
+        platform, count = devices[0].platform, len(devices)
+        model = cpu_model() if platform == "cpu" else devices[0].device_kind
+        return f"{platform} {model}" + (f" x{count}" if count > 1 else "")
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return f"cpu {cpu_model()}"
+    return f"gpu {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'unknown')}"

@@ -16,7 +16,7 @@ import keras
 
 from bignas_tf.evaluation import wilson_interval
 from bignas_tf.files import check_output
-from bignas_tf.machine import cpu_model
+from bignas_tf.machine import device
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.search import CachedEvaluator
 from bignas_tf.search.run_search import SearchOptions, search_run
@@ -244,20 +244,3 @@ def _measure(folder: Path, data: Any, select: SearchOptions | None) -> list[Row]
 
 def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
-
-
-def device() -> str:
-    """Platform and model of what Keras computes on, such as `gpu NVIDIA H100`."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        devices = jax.local_devices()
-        platform, count = devices[0].platform, len(devices)
-        model = cpu_model() if platform == "cpu" else devices[0].device_kind
-        return f"{platform} {model}" + (f" x{count}" if count > 1 else "")
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return f"cpu {cpu_model()}"
-    return f"gpu {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'unknown')}"

@@ -13,6 +13,7 @@ from bignas_tf.checks import require, require_int
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.search.run_search import SearchOptions
 from bignas_tf.spaces import get_space
+from bignas_tf.training.loop import require_shared_batch
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.run_data import RunData, load_run_data
@@ -103,11 +104,10 @@ def _device_count(options: Mapping[str, Any]) -> int:
 
 
 def _check_run(recipe: Recipe, data: RunData, select: SearchOptions | None, devices: int) -> None:
-    policy = recipe.policy()
-    policy.check_size(*data.train.image_shape[:2])
-    batches = BatchPlan(data.train, batch_size=recipe.batch_size, policy=policy, seed=recipe.seed)
-    shared = f"a multiple of the number of devices, {devices}"
-    require(recipe.batch_size % devices == 0, "batch_size", shared, recipe.batch_size)
+    batches = BatchPlan(
+        data.train, batch_size=recipe.batch_size, policy=recipe.policy(), seed=recipe.seed
+    )
+    require_shared_batch(recipe.batch_size, devices)
     schedule = build_schedule(recipe.schedule, batches.steps_per_epoch, recipe.epochs)
     build_optimizer(recipe.optimizer, schedule, recipe.ema)
     if select:

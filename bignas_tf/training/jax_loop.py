@@ -20,13 +20,13 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from bignas_tf.checks import require, require_int
+from bignas_tf.checks import require_int
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.resize import resize, to_input_range
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.chunks import Chunk, Inputs, prepared_chunks, signature
 from bignas_tf.training.jax_data import DeviceData, sharding
-from bignas_tf.training.loop import Loop
+from bignas_tf.training.loop import Loop, require_shared_batch
 from bignas_tf.training.rule import Rule, Term
 
 State = dict[str, Any]  # 'weights' and 'optimizer', lists of arrays
@@ -48,9 +48,6 @@ class JaxLoop(Loop):
         supernet: as of `Loop`.
         rule: as of `Loop`.
         optimizer: as of `Loop`.
-        batch_size: a multiple of the number of devices.
-        weight_decay: as of `Loop`.
-        seed: as of `Loop`.
         steps_per_call: between two visits to the host, which a stop has to wait for; None for
             the default of the device.
         remat: whether activations within blocks are computed again in the backward pass
@@ -58,6 +55,8 @@ class JaxLoop(Loop):
         devices: to train on; None for all local ones.
         data_limit_mb: images in memory up to this size live on every device, others are sent
             chunk by chunk; None for a quarter of the device's memory.
+        **shared: `batch_size`, a multiple of the number of devices, `weight_decay` and
+            `seed`, as of `Loop`.
 
     Raises:
         ValueError: if the batch cannot be divided among the devices.
@@ -69,32 +68,18 @@ class JaxLoop(Loop):
         rule: Rule,
         optimizer: keras.optimizers.Optimizer,
         *,
-        batch_size: int,
-        weight_decay: float = 0.0,
-        seed: int = 0,
         steps_per_call: int | None = None,
         remat: bool = False,
         devices: Sequence[Any] | None = None,
         data_limit_mb: float | None = None,
+        **shared: Any,
     ):
-        super().__init__(
-            supernet,
-            rule,
-            optimizer,
-            batch_size=batch_size,
-            weight_decay=weight_decay,
-            seed=seed,
-        )
+        super().__init__(supernet, rule, optimizer, **shared)
         if steps_per_call is None:
             steps_per_call = steps_per_call_by_default()
         require_int("steps_per_call", steps_per_call)
         devices = jax.local_devices() if devices is None else list(devices)
-        require(
-            batch_size % len(devices) == 0,
-            "batch_size",
-            f"a multiple of the number of devices, {len(devices)}",
-            batch_size,
-        )
+        require_shared_batch(self._batch_size, len(devices))
         optimizer.build(self._variables)
         self._steps_per_call = steps_per_call
         self._remat = remat

@@ -22,7 +22,7 @@ import numpy as np
 
 from bignas_tf import files
 from bignas_tf.checks import require_int
-from bignas_tf.machine import cpu_model
+from bignas_tf.machine import cpu_model, device
 
 
 class JsonlLog:
@@ -172,7 +172,7 @@ def run_record(
             "numpy": np.__version__,
         },
         "threads": threads,
-        "machine": {"platform": platform.platform(), "cpu": cpu_model(), **_devices()},
+        "machine": {"platform": platform.platform(), "cpu": cpu_model(), "device": device()},
     }
 
 
@@ -205,15 +205,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _devices() -> dict[str, Any]:
-    """Kinds of the devices that JAX computes on."""
-    if keras.backend.backend() != "jax":
-        return {}
-    import jax
-
-    return {"devices": [f"{device.platform} {device.device_kind}" for device in jax.devices()]}
 
 
 def _missing_for_scalars() -> str | None:

@@ -8,10 +8,17 @@ from typing import Any
 
 import keras
 
+from bignas_tf.checks import require
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.ops import Dropout
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.rule import Rule
+
+
+def require_shared_batch(batch_size: int, devices: int) -> None:
+    """Requires a batch that can be divided among so many devices."""
+    wanted = f"a multiple of the number of devices, {devices}"
+    require(batch_size % devices == 0, "batch_size", wanted, batch_size)
 
 
 class Loop(abc.ABC):

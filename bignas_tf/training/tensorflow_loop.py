@@ -42,12 +42,10 @@ class TensorflowLoop(Loop):
         supernet: as of `Loop`, built under `strategy.scope()`.
         rule: as of `Loop`.
         optimizer: as of `Loop`.
-        batch_size: over all replicas.
-        weight_decay: as of `Loop`.
-        seed: as of `Loop`.
         varying: how children that do not recur run: "sliced", one trace for all of them, or
             "masked", with static shapes and a trace for each resolution.
         strategy: a `tf.distribute.Strategy` of one replica; None is the current one.
+        **shared: `batch_size` over all replicas, `weight_decay` and `seed`, as of `Loop`.
 
     Raises:
         ValueError: for a strategy of several replicas.
@@ -59,21 +57,12 @@ class TensorflowLoop(Loop):
         rule: Rule,
         optimizer: keras.optimizers.Optimizer,
         *,
-        batch_size: int,
-        weight_decay: float = 0.0,
-        seed: int = 0,
         varying: str = "sliced",
         strategy: Any = None,
+        **shared: Any,
     ):
         require_choice("varying", varying, ("sliced", "masked"))
-        super().__init__(
-            supernet,
-            rule,
-            optimizer,
-            batch_size=batch_size,
-            weight_decay=weight_decay,
-            seed=seed,
-        )
+        super().__init__(supernet, rule, optimizer, **shared)
         self.strategy = strategy or tf.distribute.get_strategy()
         # Batches are not yet divided among replicas, nor statistics shared between them.
         replicas = self.strategy.num_replicas_in_sync

@@ -130,7 +130,8 @@ class Trainer:
         record = run_record(command, {"run": self.recipe.seed}, self.recipe.to_json())
         if self.step and path.is_file():
             first = json.loads(path.read_text(encoding="utf-8"))
-            again = {key: record[key] for key in ("started", "command", "versions", "threads")}
+            kept = ("started", "command", "versions", "threads", "machine")
+            again = {key: record[key] for key in kept}
             resumed = [*first.get("resumed", []), {"step": self.step, **again}]
             write_json(path, {**first, "recipe": record["recipe"], "resumed": resumed})
             return
