@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from keras import ops as K
 from bignas_tf import cost
 from bignas_tf.calibration import batch_norm_statistics
 from bignas_tf.data import Split
-from bignas_tf.ops import INPUT, last_uses
+from bignas_tf.ops import INPUT, BatchNorm, last_uses
 from bignas_tf.primitives import apply_finished, full_precision
 from bignas_tf.resize import prepare
 from bignas_tf.spaces import Genotype
@@ -94,16 +93,16 @@ def metrics_of(spec: NetworkSpec, logits: np.ndarray, labels: np.ndarray) -> dic
     }
 
 
-def wilson_interval(accuracy: float, images: int, z: float = 1.96) -> tuple[float, float]:
-    """Confidence interval of an accuracy over `images` test images, 95 % by default.
-
-    Reference:
-        Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    centre = accuracy + z * z / (2 * images)
-    spread = z * math.sqrt(accuracy * (1 - accuracy) / images + z * z / (4 * images * images))
-    scale = 1 + z * z / images
-    return (centre - spread) / scale, (centre + spread) / scale
+def sliced_statistics(
+    statistics: Mapping[str, np.ndarray], spec: NetworkSpec
+) -> dict[str, np.ndarray]:
+    """The first channels of a bigger child's batch-norm statistics, by `op/moving_*`."""
+    return {
+        f"{op.name}/{name}": statistics[f"{op.name}/{name}"][: op.channels]
+        for op in spec.ops()
+        if isinstance(op, BatchNorm)
+        for name in ("moving_mean", "moving_variance")
+    }
 
 
 class ChildEvaluator:
@@ -132,10 +131,12 @@ class ChildEvaluator:
         self._validation = validation
         self._memory_limit_mb = memory_limit_mb
         self._images: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._donor: tuple[Genotype, dict[str, np.ndarray]] | None = None
 
     def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
         """Accuracy (0..1), mean cross-entropy, MMACs and parameters (M) of each genotype."""
-        return [self._score(genotype) for genotype in genotypes]
+        labels = self._validation.labels
+        return [metrics_of(each.spec(), self.logits(each), labels) for each in genotypes]
 
     def finished_weights(self, genotype: Genotype) -> dict[str, np.ndarray]:
         """Weights of the child with its calibrated statistics, by `op/weight`."""
@@ -145,11 +146,23 @@ class ChildEvaluator:
             genotype.spec(), weights, calibration, memory_limit_mb=self._memory_limit_mb
         )
 
-    def _score(self, genotype: Genotype) -> dict[str, float]:
+    def logits(self, genotype: Genotype, donor: Genotype | None = None) -> np.ndarray:
+        """Logits of a child on the validation images, `(images, classes)`.
+
+        Args:
+            genotype: the child.
+            donor: a bigger child whose statistics, first channels, it gets uncalibrated;
+                None calibrates it.
+        """
         spec = genotype.spec()
-        _, validation = self._at(genotype["resolution"])
-        logits = predict(spec, self.finished_weights(genotype), validation)
-        return metrics_of(spec, logits, self._validation.labels)
+        if donor is None:
+            weights = self.finished_weights(genotype)
+        else:
+            if self._donor is None or self._donor[0] != donor:
+                self._donor = donor, self.finished_weights(donor)
+            weights = slice_weights(self._weights, spec.ops())
+            weights |= sliced_statistics(self._donor[1], spec)
+        return predict(spec, weights, self._at(genotype["resolution"])[1])
 
     def _at(self, resolution: int) -> tuple[np.ndarray, np.ndarray]:
         """Calibration and validation images at `resolution`; the last ones are kept."""

@@ -137,10 +137,18 @@ class _Calibration:
         segment, weights = self.programs.segments[number], self.weights[number]
         return segment(weights, self.device_table, statistics, tensors, count)
 
+    def take(self, statistics: Mapping[str, Moments]) -> None:
+        """Takes the first channels of a bigger child's statistics instead."""
+        for index in self.programs.norms:
+            moments = statistics[self.programs.ops[index].name]
+            self._fix(index, *(np.array(K.convert_to_numpy(x)) for x in moments))
+
     def _settle(self, index: int, pooled: PooledMoments) -> None:
-        name = self.programs.ops[index].name
         dtype = self.programs.supernet.variable_dtype
-        mean, variance = (x.astype(dtype) for x in (pooled.mean, pooled.variance))
+        self._fix(index, *(x.astype(dtype) for x in (pooled.mean, pooled.variance)))
+
+    def _fix(self, index: int, mean: np.ndarray, variance: np.ndarray) -> None:
+        name = self.programs.ops[index].name
         channels = self.table[index, CHANNELS]
         mean[channels:], variance[channels:] = 0, 1  # what is zero there stays zero
         self.statistics[name] = K.convert_to_tensor(mean), K.convert_to_tensor(variance)
@@ -186,6 +194,7 @@ class MaskedEvaluator:
         self._calibration = calibration
         self._validation = validation
         self._memory_limit_mb = memory_limit_mb
+        self._donor: tuple[Genotype, dict[str, Moments]] | None = None
 
     def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
         """Accuracy (0..1), mean cross-entropy, MMACs and parameters (M) of each genotype."""
@@ -198,7 +207,9 @@ class MaskedEvaluator:
         """Weights of the child with its calibrated statistics, by `op/weight`."""
         ops = genotype.spec().ops()
         weights = slice_weights(self._weights, ops)
-        statistics = self._calibrate(genotype).statistics
+        child = self._calibration_of(genotype)
+        child.run()
+        statistics = child.statistics
         for op in ops:
             if isinstance(op, BatchNorm):
                 for name, value in zip(("mean", "variance"), statistics[op.name], strict=True):
@@ -206,9 +217,17 @@ class MaskedEvaluator:
                     weights[f"{op.name}/moving_{name}"] = np.array(found)
         return weights
 
-    def logits(self, genotype: Genotype) -> np.ndarray:
-        """Logits of the calibrated child on the validation images, `(images, classes)`."""
-        child = self._calibrate(genotype)
+    def logits(self, genotype: Genotype, donor: Genotype | None = None) -> np.ndarray:
+        """As of `ChildEvaluator`."""
+        child = self._calibration_of(genotype)
+        if donor is None:
+            child.run()
+        else:
+            if self._donor is None or self._donor[0] != donor:
+                calibration = self._calibration_of(donor)
+                calibration.run()
+                self._donor = donor, calibration.statistics
+            child.take(self._donor[1])
         weights, found = self._device_weights, []
         for images, _ in self._validation_chunks:
             images = self._programs.prepared(images, child.resolution)
@@ -217,10 +236,10 @@ class MaskedEvaluator:
         logits = np.concatenate([K.convert_to_numpy(part) for part in found])
         return logits[: len(self._validation)]
 
-    def _calibrate(self, genotype: Genotype) -> _Calibration:
+    def _calibration_of(self, genotype: Genotype) -> _Calibration:
         space = self.supernet.space
         require(genotype in space, "genotype", f"of space '{space.name}'", genotype)
-        child = _Calibration(
+        return _Calibration(
             self._programs,
             self._programs.of_segments(self._device_weights),
             size_table(genotype),
@@ -228,8 +247,6 @@ class MaskedEvaluator:
             self._calibration_chunks,
             self._memory_limit_mb,
         )
-        child.run()
-        return child
 
     @functools.cached_property
     def _calibration_chunks(self) -> list[Chunk]:

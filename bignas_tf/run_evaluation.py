@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import tqdm
 
 from bignas_tf import cost
 from bignas_tf.data import Source, Split
-from bignas_tf.evaluation import correct, prepared, wilson_interval
+from bignas_tf.evaluation import correct, prepared, sliced_statistics
+from bignas_tf.intervals import wilson_interval
 from bignas_tf.masked_evaluation import child_evaluator
-from bignas_tf.ops import BatchNorm
 from bignas_tf.primitives import full_precision
 from bignas_tf.spaces import Genotype
 from bignas_tf.spec import NetworkSpec
@@ -26,18 +26,6 @@ def accuracy_row(right: np.ndarray) -> dict[str, Any]:
     """Top-1 accuracy (0..1) with its 95 % interval over images."""
     top1 = float(right.mean())
     return {"top1": top1, "top1_interval": list(wilson_interval(top1, len(right)))}
-
-
-def sliced_statistics(
-    statistics: Mapping[str, np.ndarray], spec: NetworkSpec
-) -> dict[str, np.ndarray]:
-    """The first channels of a bigger child's batch-norm statistics, by `op/moving_*`."""
-    return {
-        f"{op.name}/{name}": statistics[f"{op.name}/{name}"][: op.channels]
-        for op in spec.ops()
-        if isinstance(op, BatchNorm)
-        for name in ("moving_mean", "moving_variance")
-    }
 
 
 class RunEvaluation:
@@ -72,9 +60,8 @@ class RunEvaluation:
         }
         for path in tqdm.tqdm(children, desc="evaluating", unit="child", disable=None):
             result["children"][path.stem] = self._child(path)
-        result["biggest"] = self._extreme(self._space.biggest(), self._biggest)
-        smallest = self._space.smallest()
-        result["smallest"] = self._extreme(smallest, self._evaluator.finished_weights(smallest))
+        for name in ("biggest", "smallest"):
+            result[name] = self._extreme(getattr(self._space, name)())
         if baseline is not None:
             right = logistic_regression(baseline, test)
             result["baselines"]["logistic regression"] = accuracy_row(right)
@@ -95,13 +82,12 @@ class RunEvaluation:
         row["top1_uncalibrated"] = float(correct(spec, stale, images, labels).mean())
         return row | {key: described[key] for key in ("genotype", "weights") if key in described}
 
-    def _extreme(self, genotype: Genotype, weights: Mapping[str, Any]) -> dict[str, Any]:
-        spec = genotype.spec()
-        images = prepared(self._source.test, genotype["resolution"])
-        row = accuracy_row(correct(spec, weights, images, self._source.test.labels))
-        stale = dict(weights) | sliced_statistics(self._biggest, spec)
-        right = correct(spec, stale, images, self._source.test.labels)
-        return row | {"top1_uncalibrated": float(right.mean()), "mmacs": cost.count(spec).mmacs}
+    def _extreme(self, genotype: Genotype) -> dict[str, Any]:
+        labels = self._source.test.labels
+        row = accuracy_row(self._evaluator.logits(genotype).argmax(-1) == labels)
+        stale = self._evaluator.logits(genotype, donor=self._space.biggest()).argmax(-1)
+        uncalibrated = {"top1_uncalibrated": float((stale == labels).mean())}
+        return row | uncalibrated | {"mmacs": cost.count(genotype.spec()).mmacs}
 
 
 def logistic_regression(train: Split, test: Split) -> np.ndarray:

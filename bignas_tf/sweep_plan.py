@@ -12,7 +12,6 @@ import keras
 from bignas_tf.checks import require, require_int
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.search.run_search import SearchOptions
-from bignas_tf.spaces import get_space
 from bignas_tf.training.loop import require_shared_batch
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import Recipe
@@ -113,4 +112,4 @@ def _check_run(recipe: Recipe, data: RunData, select: SearchOptions | None, devi
     if select:
         low = "at least 1 where there is `select`"
         require(recipe.held_out > 0, "held_out", low, recipe.held_out)
-        select.new_strategy(get_space(recipe.space, classes=len(data.source.classes)))
+        select.new_strategy(recipe.build_space(len(data.source.classes)))

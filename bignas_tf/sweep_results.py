@@ -11,21 +11,17 @@ from typing import Any
 
 from bignas_tf.checks import require
 from bignas_tf.files import read_json, replacing, write_json
+from bignas_tf.intervals import t_interval
 
 RESULTS = "results.csv"
 FINISHED = "finished"
 COLUMNS = (
-    "variant", "seed", "child", "top1", "top1_low", "top1_high", "test_images",
-    "held_out_top1", "mmacs", "params_m", "resolution", "genotype", "steps", "train_seconds",
-    "backend", "device", "overrides", "recipe", "data", "finished", "status",
+    "variant", "seed", "child", "top1", "top1_low", "top1_high",
+    "top1_uncalibrated", "test_images", "held_out_top1", "mmacs", "params_m", "resolution",
+    "genotype", "steps", "train_seconds", "backend", "device", "overrides", "recipe",
+    "data", "finished", "status",
 )  # fmt: skip
 Row = dict[str, Any]
-# Student's t of 95 % for 1, 2, ... degrees of freedom; beyond, the last is a little too wide.
-_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 
 
 class RunFile:
@@ -108,34 +104,50 @@ class Results:
         return [row for name in self._order for row in self._rows.get(name, ())]
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % confidence interval of the mean of two or more values."""
-    factor = _T[min(len(values) - 1, len(_T)) - 1]
-    spread = factor * statistics.stdev(values) / len(values) ** 0.5
-    mean = statistics.mean(values)
-    return mean - spread, mean + spread
-
-
 def summary(rows: Sequence[Row]) -> list[str]:
-    """A table of mean accuracies over seeds by variant and child; then a line per divergence."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """A table of mean accuracies over seeds by variant and child; then a line per divergence.
+
+    The last columns compare with the same child of the first variant, seed by seed.
+    """
+    found: dict[tuple[str, str], dict[int, float]] = {}
     diverged = []
     for row in rows:
         if row["status"] == FINISHED:
-            found.setdefault((row["variant"], row["child"]), []).append(float(row["top1"]))
+            seeds = found.setdefault((row["variant"], row["child"]), {})
+            seeds[int(row["seed"])] = float(row["top1"])
         else:
             diverged.append(f"{row['variant']} of seed {row['seed']} {row['status']}")
-    table = [("variant", "child", "seeds", "top1", "95 % over seeds")]
-    for (variant, child), values in found.items():
-        interval = ""
-        if len(values) > 1:
-            low, high = t_interval(values)  # of two seeds it may well be wider than 0 to 100 %
-            interval = f"{max(low, 0):.2%} to {min(high, 1):.2%}"
-        mean = f"{statistics.mean(values):.2%}"
-        table.append((variant, child, str(len(values)), mean, interval))
+    first = rows[0]["variant"] if rows else ""
+    table: list[tuple[str, ...]] = [
+        ("variant", "child", "seeds", "top1", "95 % over seeds", f"against {first}", "95 %")
+    ]
+    for (variant, child), seeds in found.items():
+        against = found.get((first, child), {}) if variant != first else {}
+        differences = [top1 - against[seed] for seed, top1 in seeds.items() if seed in against]
+        cells = [*_mean_and_interval(list(seeds.values())), *_points(differences)]
+        table.append((variant, child, str(len(seeds)), *cells))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in table
     ]
     return lines + diverged
+
+
+def _mean_and_interval(values: Sequence[float]) -> tuple[str, str]:
+    interval = ""
+    if len(values) > 1:
+        low, high = t_interval(values)  # of two seeds it may well be wider than 0 to 100 %
+        interval = f"{max(low, 0):.2%} to {min(high, 1):.2%}"
+    return f"{statistics.mean(values):.2%}", interval
+
+
+def _points(differences: Sequence[float]) -> tuple[str, str]:
+    """Mean difference and its interval, in percentage points."""
+    if not differences:
+        return "", ""
+    interval = ""
+    if len(differences) > 1:
+        low, high = t_interval(differences)
+        interval = f"{100 * low:+.2f} to {100 * high:+.2f}"
+    return f"{100 * statistics.mean(differences):+.2f}", interval

@@ -3,13 +3,12 @@
 import functools
 
 import numpy as np
-import pytest
 from supernets import SPACES, assert_agrees, noise, randomized, shared
 
 from bignas_tf import cost
 from bignas_tf.calibration import calibrate
 from bignas_tf.data import Split
-from bignas_tf.evaluation import ChildEvaluator, correct, forward, prepared, wilson_interval
+from bignas_tf.evaluation import ChildEvaluator, correct, forward, prepared
 from bignas_tf.extract import extract
 from bignas_tf.resize import prepare
 
@@ -92,20 +91,3 @@ def test_right_answers_are_counted_over_all_batches():
     wrong = np.arange(300) % 7 == 0
     labels[wrong] = (labels[wrong] + 1) % 10
     np.testing.assert_array_equal(correct(genotype.spec(), weights, images, labels), ~wrong)
-
-
-@pytest.mark.parametrize(
-    ("successes", "images", "low", "high"),
-    [
-        # Newcombe, Statistics in Medicine 17, 1998, table I, method 3 (score).
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_the_interval_is_wilsons(successes, images, low, high):
-    found = wilson_interval(successes / images, images)
-    np.testing.assert_allclose(found, (low, high), atol=6e-5)
-    mirrored = wilson_interval(1 - successes / images, images)
-    np.testing.assert_allclose(mirrored, (1 - high, 1 - low), atol=6e-5)

@@ -7,8 +7,8 @@ import pytest
 from bignas_tf import cost
 from bignas_tf.calibration import calibrate
 from bignas_tf.data import hold_out, load_source
-from bignas_tf.evaluation import wilson_interval
 from bignas_tf.extract import extract, weights_identity
+from bignas_tf.intervals import wilson_interval
 from bignas_tf.resize import prepare
 from bignas_tf.run_evaluation import (
     RunEvaluation,

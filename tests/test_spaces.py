@@ -47,6 +47,7 @@ def space_of(name: str) -> MBConvSpace:
         ("attentivenas", 440_301_256_704),
         ("bignas", 6_266_880_000),
         ("cifar", 6_144),
+        ("cifar_small", 1_152),
         ("digits", 6_912),
     ],
 )
@@ -250,7 +251,7 @@ def test_the_summary_of_a_space_is_plain_json_with_every_choice(name):
 
 
 def test_an_unknown_space_is_refused_with_the_known_ones():
-    allowed = "attentivenas, bignas, cifar, digits"
+    allowed = "attentivenas, bignas, cifar, cifar_small, digits"
     with pytest.raises(ValueError, match=f"`space` must be one of {allowed}. Received: 'imagenet'"):
         get_space("imagenet")
 

@@ -65,7 +65,8 @@ def _evaluate_file(arguments: Any) -> None:
     from bignas_tf.data import load_source
     from bignas_tf.deploy.interpreter import input_and_output, load_interpreter, predict
     from bignas_tf.deploy.model_file import load_model, range_of, read_sidecar
-    from bignas_tf.evaluation import prepared, wilson_interval
+    from bignas_tf.evaluation import prepared
+    from bignas_tf.intervals import wilson_interval
 
     if arguments.data is None:
         raise ValueError("`data` must be given with `model`. Received: None")

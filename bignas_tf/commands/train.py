@@ -93,13 +93,14 @@ def main(arguments: Any) -> int:
     from bignas_tf.training.recipe import get_recipe
 
     recipe = get_recipe(arguments.recipe).replace(**overrides(arguments.set))
+    if arguments.init_from:
+        recipe = recipe.replace(init_from=arguments.init_from)
     from bignas_tf.training.trainer import Trainer
 
     trainer = Trainer(
         recipe,
         arguments.workdir,
         data=arguments.data,
-        init_from=arguments.init_from,
         command=["bignas", *sys.argv[1:]],
         loop_options=loop_options(arguments),
     )

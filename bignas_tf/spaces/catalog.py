@@ -82,6 +82,23 @@ def _cifar() -> MBConvSpace:
     )
 
 
+def _cifar_small() -> MBConvSpace:
+    """A space for 32-pixel images whose biggest child has 2.8 MMACs: many short runs."""
+    return MBConvSpace(
+        name="cifar_small",
+        resolution_choices=(24, 28, 32),
+        stem_widths=(8,),
+        stem_strides=1,
+        stages=(
+            Stage((16,), (1, 2), (3,), (2,), 2, SE),
+            Stage((24, 32), (1, 2), (3, 5), (3,), 2, SE),
+            Stage((48, 56, 64), (1, 2), (3, 5), (3,), 2, SE),
+        ),
+        head_widths=(128, 160),
+        classes=10,
+    )
+
+
 def _digits() -> MBConvSpace:
     """A BigNAS space for scikit-learn's 8-pixel digits, trained in a minute or two."""
     return MBConvSpace(
@@ -104,6 +121,7 @@ SPACES: dict[str, Callable[[], MBConvSpace]] = {
     "attentivenas": _attentivenas,
     "bignas": _bignas,
     "cifar": _cifar,
+    "cifar_small": _cifar_small,
     "digits": _digits,
 }
 

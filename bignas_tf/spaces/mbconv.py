@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bignas_tf.blocks import (
@@ -17,8 +18,11 @@ from bignas_tf.blocks import (
     make_divisible,
 )
 from bignas_tf.checks import is_int, require, require_choice
-from bignas_tf.spaces.genotype import Gene, Genotype, Space
+from bignas_tf.spaces.genotype import Gene, Genotype, GenotypeError, Space
 from bignas_tf.spec import NetworkSpec
+
+# What varies in a stage; `Stage` holds the choices under the plural.
+_STAGE_GENES = ("width", "depth", "kernel", "expand")
 
 
 def _require_choices(argument: str, choices: tuple[int, ...]) -> None:
@@ -116,10 +120,7 @@ class MBConvSpace(Space):
         for number, stage in enumerate(self.stages, 1):
             group = f"stage{number}"
             genes += [
-                Gene(f"{group}_width", stage.widths, group),
-                Gene(f"{group}_depth", stage.depths, group),
-                Gene(f"{group}_kernel", stage.kernels, group),
-                Gene(f"{group}_expand", stage.expands, group),
+                Gene(f"{group}_{what}", getattr(stage, f"{what}s"), group) for what in _STAGE_GENES
             ]
         return (*genes, Gene("head_width", self.head_widths, "head"))
 
@@ -135,6 +136,45 @@ class MBConvSpace(Space):
             se = SqueezeExcitation(**stage["se"]) if stage["se"] else None
             stages.append(Stage(**frozen({**stage, "se": se})))
         return cls(**frozen({**config, "stages": tuple(stages)}))
+
+    def restricted(self, choices: Mapping[str, Sequence[int]]) -> MBConvSpace:
+        """The same space with fewer choices.
+
+        Args:
+            choices: those that stay, by gene; genes that are not named keep all of theirs.
+
+        Raises:
+            GenotypeError: for an unknown gene, or choices that it does not have.
+        """
+        names = [gene.name for gene in self.genes]
+        for name, some in choices.items():
+            if name not in names:
+                raise GenotypeError(
+                    f"Genes of space '{self.name}' are {', '.join(names)}. Received: {name!r}"
+                )
+            allowed = self.genes[self.index[name]].choices
+            ok = isinstance(some, (list, tuple)) and len(some) > 0
+            if not ok or not all(is_int(value) and value in allowed for value in some):
+                raise GenotypeError(
+                    f"`{name}` of space '{self.name}' must keep one or more of "
+                    f"{', '.join(map(str, allowed))}. Received: {some!r}"
+                )
+        kept = {
+            gene.name: tuple(sorted({*choices.get(gene.name, gene.choices)})) for gene in self.genes
+        }
+        stages = []
+        for n, stage in enumerate(self.stages, 1):
+            fields: dict[str, Any] = {f"{w}s": kept[f"stage{n}_{w}"] for w in _STAGE_GENES}
+            stages.append(dataclasses.replace(stage, **fields))
+        trained = tuple(r for r in self.training_resolutions if r in kept["resolution"])
+        return dataclasses.replace(
+            self,
+            resolution_choices=kept["resolution"],
+            stem_widths=kept["stem_width"],
+            stages=tuple(stages),
+            head_widths=kept["head_width"],
+            training_resolutions=trained,
+        )
 
     @property
     def resolutions(self) -> tuple[int, ...]:

@@ -201,6 +201,8 @@ class JaxLoop(Loop):
         images = to_input_range(images, self.supernet.compute_dtype)
         total = [jnp.zeros_like(weight) for weight in weights]
         outputs: dict[str, Any] = {}
+        if self.rule.teacher:
+            outputs["teacher"] = lax.stop_gradient(self.rule.teacher(images))
         losses: list[Any] = []
         used = 0
         for _, run in itertools.groupby(enumerate(terms), key=_trace_key):

@@ -17,7 +17,7 @@ from bignas_tf.checks import (
     require_rate,
 )
 from bignas_tf.data import AugmentationPolicy
-from bignas_tf.spaces import SPACES
+from bignas_tf.spaces import MBConvSpace, get_space
 
 # Keras's name of each precision.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -30,6 +30,10 @@ class Recipe:
     Attributes:
         name: of the recipe.
         space: name of the search space.
+        restrict: choices that stay of the space's genes, by gene. One of each trains a child
+            alone; that and the biggest's, with no random children, trains it jointly with its
+            teacher.
+        shortcut: of the space's blocks, "projection" or "identity"; None for the space's own.
         data: source, such as "digits" or "folder:PATH"; None must be given by flag.
         image_size: height and width that images are stored at, in pixels.
         epochs: passes over the training images.
@@ -37,7 +41,13 @@ class Recipe:
         optimizer: `bignas_tf.training.optimizers.build_optimizer`.
         schedule: `bignas_tf.training.schedules.build_schedule`.
         augmentation: `bignas_tf.data.AugmentationPolicy`.
+        init_from: checkpoint or folder of a run of the same space, or of one that it is a
+            restriction of, to start the weights from; None for random ones.
+        sandwich: whether every step trains the smallest and the biggest child; without them
+            the random ones learn from the labels.
         random_children: per step, besides the smallest and the biggest.
+        teacher: checkpoint or folder of a run whose biggest child the biggest learns from
+            instead of the labels; None for the labels.
         label_smoothing: of the biggest child's labels.
         weight_decay: factor of half the sum of squared kernels in the regularized losses.
         regularize: "biggest" or "all".
@@ -63,8 +73,13 @@ class Recipe:
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
     data: str | None = None
+    restrict: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shortcut: str | None = None
+    init_from: str | None = None
     augmentation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sandwich: bool = True
     random_children: int = 2
+    teacher: str | None = None
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
     regularize: str = "biggest"
@@ -80,14 +95,20 @@ class Recipe:
 
     def __post_init__(self):
         require(_is_text(self.name), "name", "a word", self.name)
-        require_choice("space", self.space, tuple(SPACES))
+        ok = isinstance(self.restrict, Mapping)
+        require(ok, "restrict", "an object of lists of choices by gene", self.restrict)
+        self.build_space()
         ok = self.data is None or _is_text(self.data)
         require(ok, "data", "a source, such as 'folder:PATH', or None", self.data)
+        for argument in ("init_from", "teacher"):
+            value = getattr(self, argument)
+            ok = value is None or _is_text(value)
+            require(ok, argument, "the path of a checkpoint or a run's folder, or None", value)
         for argument in ("optimizer", "schedule"):
             _require_options(argument, getattr(self, argument))
         ok = isinstance(self.augmentation, Mapping)
         require(ok, "augmentation", "an object of fields", self.augmentation)
-        for argument in ("distillation", "zero_gamma"):
+        for argument in ("sandwich", "distillation", "zero_gamma"):
             value = getattr(self, argument)
             require(isinstance(value, bool), argument, "true or false", value)
         for argument in ("image_size", "epochs", "batch_size", "calibration_images"):
@@ -107,6 +128,13 @@ class Recipe:
     def policy(self) -> AugmentationPolicy:
         """The augmentation."""
         return AugmentationPolicy.from_dict(dict(self.augmentation))
+
+    def build_space(self, classes: int | None = None) -> MBConvSpace:
+        """The search space, for another number of classes than its own if given."""
+        space = get_space(self.space, classes)
+        if self.shortcut is not None:
+            space = dataclasses.replace(space, shortcut=self.shortcut)
+        return space.restricted(self.restrict)
 
     def replace(self, **fields: Any) -> Recipe:
         """A copy with other fields, checked."""

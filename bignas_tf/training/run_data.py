@@ -6,7 +6,6 @@ import dataclasses
 
 from bignas_tf.data import DataError, Source, Split, hold_out, load_source
 from bignas_tf.data.augmentation import epoch_order
-from bignas_tf.spaces import get_space
 from bignas_tf.training.recipe import Recipe
 
 # Draws of held-out and calibration images never change with a run's seed, so that runs
@@ -43,7 +42,7 @@ def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
         raise ValueError(
             f"`data` must be given for recipe '{recipe.name}', such as folder:PATH. Received: None"
         )
-    space = get_space(recipe.space)
+    space = recipe.build_space()
     source = load_source(name, image_size=recipe.image_size, channels=space.input_channels)
     train, held_out = source.train, None
     if recipe.held_out:

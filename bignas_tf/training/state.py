@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from bignas_tf.data import Split
+from bignas_tf.evaluation import forward
+from bignas_tf.masked_evaluation import child_evaluator
+from bignas_tf.resize import resize
 from bignas_tf.spaces import MBConvSpace
-from bignas_tf.supernet import Supernet
+from bignas_tf.supernet import Supernet, slice_weights
 from bignas_tf.training.checkpoints import (
     CheckpointError,
     CheckpointManager,
@@ -147,9 +151,10 @@ def load_trained(path: str | Path, argument: str = "workdir") -> Trained:
 
 
 def initialize_from(supernet: Supernet, path: str | Path) -> list[str]:
-    """Starts a supernet from the weights of another of the same space.
+    """Starts a supernet from the weights of another, of its space or one it is a part of.
 
-    The classifier is taken only where the number of classes is the same.
+    A part (`MBConvSpace.restricted`), such as a single child, takes its slices. The
+    classifier is taken only where the number of classes is the same.
 
     Returns:
         Names of the weights that keep their own initial values.
@@ -157,21 +162,51 @@ def initialize_from(supernet: Supernet, path: str | Path) -> list[str]:
     Raises:
         CheckpointError: for a checkpoint of another space.
     """
-    given = load_trained(path, "init_from").supernet.weight_arrays()
+    given = load_trained(path, "init_from").supernet
+    _require_part(supernet.space, given.space, path)
+    sliced = slice_weights(given.weight_arrays(), supernet.space.ops())
     own = supernet.weight_arrays()
-    roles = supernet.roles()
-    kept = [name for name, role in roles.items() if role.role == "head"]
-    kept = [name for name in kept if name in given and given[name].shape != own[name].shape]
-    misfits = [
-        name
-        for name in own
-        if name not in kept and (name not in given or given[name].shape != own[name].shape)
-    ]
-    misfits += sorted(set(given) - set(own))
-    if misfits:
-        raise CheckpointError(
-            f"`init_from` must be a checkpoint of space '{supernet.space.name}'. "
-            f"Received: {path}, whose weights differ (such as '{misfits[0]}')"
-        )
-    supernet.assign({name: own[name] if name in kept else given[name] for name in own})
+    same_classes = given.space.classes == supernet.space.classes
+    kept = [n for n, r in supernet.roles().items() if r.role == "head" and not same_classes]
+    supernet.assign({name: own[name] if name in kept else sliced[name] for name in own})
     return kept
+
+
+def _require_part(space: Any, whole: Any, path: str | Path) -> None:
+    """Requires a space to be another with fewer choices, but for its classes."""
+    choices = {gene.name: gene.choices for gene in space.genes}
+    try:
+        part = whole.restricted(choices)
+    except ValueError as error:
+        raise CheckpointError(
+            f"`init_from` must be a checkpoint of space '{space.name}' with all of its choices. "
+            f"Received: {path}, of another: {error}"
+        ) from error
+    free = ("name", "classes", "dropout", "training_resolutions")  # the weights do not see them
+    other = [k for k, v in part.config().items() if v != space.config()[k] and k not in free]
+    if other:
+        raise CheckpointError(
+            f"`init_from` must be a checkpoint of space '{space.name}'. "
+            f"Received: {path}, whose `{other[0]}` is another"
+        )
+
+
+def teacher_from(path: str | Path, calibration: Split) -> Callable[[Any], Any]:
+    """The biggest child of a run, calibrated and fixed, as `Rule.teacher`.
+
+    Args:
+        path: of the run or its checkpoint.
+        calibration: training images for its batch-norm statistics.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    supernet = load_trained(path, "teacher").supernet
+    genotype = supernet.space.biggest()
+    weights = child_evaluator(supernet, calibration, calibration).finished_weights(genotype)
+    spec, resolution = genotype.spec(), genotype["resolution"]
+
+    def logits(images: Any) -> Any:
+        return forward(spec, weights, resize(images, resolution))
+
+    return logits

@@ -167,6 +167,8 @@ class TensorflowLoop(Loop):
         total: Gradients = [None] * len(self._variables)
         losses: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
+        if self.rule.teacher:
+            outputs["teacher"] = tf.stop_gradient(self.rule.teacher(images))
         varying = iter(zip(tables, resolutions, strict=True))
         for number, term in enumerate(terms):
             mask = self._dropout_mask(term, images, step, number)

@@ -16,7 +16,7 @@ import tqdm
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.masked_evaluation import child_evaluator
-from bignas_tf.spaces import MBConvSpace, get_space
+from bignas_tf.spaces import MBConvSpace
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.interruptions import Interruptions
@@ -26,7 +26,14 @@ from bignas_tf.training.recipe import POLICIES, Recipe
 from bignas_tf.training.rule import Rule, SandwichRule
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.schedules import build_schedule
-from bignas_tf.training.state import averaged, initialize_from, pack, require_run, unpack
+from bignas_tf.training.state import (
+    averaged,
+    initialize_from,
+    pack,
+    require_run,
+    teacher_from,
+    unpack,
+)
 
 LOG_EVERY = 10
 # What may differ when a run is resumed: how long it runs and how often it looks.
@@ -57,7 +64,6 @@ class Trainer:
         recipe: every hyper-parameter.
         workdir: folder of the run: checkpoints/, log.jsonl, tensorboard/, run.json.
         data: source that replaces the recipe's.
-        init_from: checkpoint or run folder to start the weights from.
         command: recorded in run.json.
         strategy: a `tf.distribute.Strategy`, or None for one device; TensorFlow only.
         loop_options: of the backend's loop, such as `steps_per_call` of `JaxLoop`.
@@ -73,7 +79,6 @@ class Trainer:
         workdir: str | Path,
         *,
         data: str | None = None,
-        init_from: str | Path | None = None,
         command: list[str] | None = None,
         strategy: Any = None,
         loop_options: Mapping[str, Any] | None = None,
@@ -82,7 +87,7 @@ class Trainer:
         self.workdir = _writable_folder(workdir)
         self.manager = CheckpointManager(self.workdir / "checkpoints")
         self.data = load_run_data(recipe, data)
-        self.space = get_space(recipe.space, classes=len(self.data.source.classes))
+        self.space = recipe.build_space(len(self.data.source.classes))
         self.plan = BatchPlan(
             self.data.train, batch_size=recipe.batch_size, policy=recipe.policy(), seed=recipe.seed
         )
@@ -99,14 +104,12 @@ class Trainer:
                 recipe.schedule, self.plan.steps_per_epoch, recipe.epochs
             )
             self.optimizer = build_optimizer(recipe.optimizer, self.schedule, recipe.ema)
-        if init_from is not None:
-            initialize_from(self.supernet, init_from)
+        teacher = recipe.teacher and teacher_from(recipe.teacher, self.data.calibration)
+        options_of_rule = ("random_children", "label_smoothing", "distillation", "regularize")
         rule = SandwichRule(
             self.space,
-            recipe.random_children,
-            recipe.label_smoothing,
-            recipe.distillation,
-            recipe.regularize,
+            **{option: getattr(recipe, option) for option in (*options_of_rule, "sandwich")},
+            teacher=teacher or None,
         )
         options = dict(loop_options or {})
         if strategy is not None:
@@ -122,6 +125,8 @@ class Trainer:
         )
         self.interrupted = False
         self.step = self._restore()
+        if not self.step and recipe.init_from:
+            initialize_from(self.supernet, recipe.init_from)
         self._record(command or sys.argv, rule, options)
 
     def _record(self, command: list[str], rule: Rule, options: Mapping[str, Any]) -> None:

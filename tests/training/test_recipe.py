@@ -21,8 +21,13 @@ OTHER = Recipe(
     optimizer={"kind": "rmsprop", "rho": 0.8},
     schedule={"kind": "cosine", "initial": 1, "warmup_epochs": 0.5},
     data="folder:somewhere",
+    restrict={"resolution": [24, 32], "stage3_kernel": [5]},
+    shortcut="identity",
+    init_from="runs/other",
     augmentation={"flip": True, "cutout": 4},
+    sandwich=False,
     random_children=1,
+    teacher="runs/teacher",
     label_smoothing=0.2,
     weight_decay=1e-5,
     regularize="all",
@@ -75,6 +80,11 @@ def test_an_unknown_or_missing_key_is_refused_by_name():
         ("schedule", None),
         ("schedule", {"kind": "cosine", "initial": [0.1]}),
         ("augmentation", 5),
+        ("restrict", ["resolution"]),
+        ("init_from", 3),
+        ("teacher", ""),
+        ("sandwich", 1),
+        ("shortcut", "pooling"),
         ("random_children", -1),
         ("label_smoothing", 1),
         ("weight_decay", -1e-4),
@@ -130,3 +140,15 @@ def test_a_packaged_recipe_says_which_command_runs_it(name):
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="`recipe` must be one of cifar10, digits.*'digit'"):
         get_recipe("digit")
+
+
+@pytest.mark.parametrize("restrict", [{"depth": [1]}, {"resolution": [20]}, {"stage3_kernel": []}])
+def test_choices_that_a_space_does_not_have_are_refused_with_the_recipe(restrict):
+    with pytest.raises(ValueError, match=r"space 'cifar' .*Received: "):
+        OTHER.replace(restrict=restrict)
+
+
+def test_a_recipe_builds_its_part_of_the_space_with_its_shortcuts():
+    space = OTHER.build_space(classes=3)
+    assert (space.classes, space.shortcut, space.resolutions) == (3, "identity", (24, 32))
+    assert OTHER.replace(restrict={}, shortcut=None).build_space() == get_space("cifar")

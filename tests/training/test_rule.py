@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bignas_tf.spaces import get_space
+from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
 from bignas_tf.training.rule import SandwichRule
 
 DIGITS = get_space("digits")
@@ -121,8 +122,50 @@ def test_an_option_out_of_range_is_refused_by_name(option, value):
 
 
 def test_the_record_of_a_rule_holds_every_option_but_the_space():
-    rule = SandwichRule(DIGITS, 3, 0.1, False, "all")
+    rule = SandwichRule(DIGITS, 3, 0.1, False, "all", False)
     config = json.loads(json.dumps(rule.config()))
     assert config.pop("kind") == "sandwich"
+    assert config.pop("teacher") is False
     assert SandwichRule(DIGITS, **config) == rule
-    assert set(config) == {field.name for field in dataclasses.fields(rule)} - {"space"}
+    assert {*config, "teacher"} == {field.name for field in dataclasses.fields(rule)} - {"space"}
+    assert SandwichRule(DIGITS, teacher=lambda images: images).config()["teacher"] is True
+
+
+def test_without_the_sandwich_single_paths_learn_from_the_labels():
+    rule = SandwichRule(DIGITS, random_children=1, sandwich=False)
+    (path,) = rule.plan(seed=0, step=5)
+    assert path == SandwichRule(DIGITS, random_children=1).plan(seed=0, step=5)[-1]
+    logits = np.random.default_rng(0).normal(size=(4, 10)).astype("float32")
+    labels = np.array([1, 2, 3, 4])
+    expected = label_cross_entropy(labels, logits)
+    np.testing.assert_array_equal(rule.loss("random", logits, labels, {}), expected)
+    with pytest.raises(ValueError, match="`random_children` must be .*Received: 0"):
+        SandwichRule(DIGITS, random_children=0, sandwich=False)
+
+
+def test_a_space_of_one_child_trains_it_alone_as_the_biggest():
+    genotype = DIGITS.sample(1, seed=3)[0]
+    space = DIGITS.restricted({name: [value] for name, value in genotype.as_dict().items()})
+    (term,) = SandwichRule(space).plan(seed=0, step=0)
+    assert (term.name, term.role, term.recurs) == ("biggest", "biggest", True)
+    assert term.genotype.as_dict() == genotype.as_dict()
+    assert term.genotype.spec() == genotype.spec()
+
+
+def test_a_child_and_the_biggest_are_trained_jointly_in_the_space_of_their_choices():
+    genotype, biggest = DIGITS.sample(1, seed=3)[0], DIGITS.biggest().as_dict()
+    pairs = {name: [value, biggest[name]] for name, value in genotype.as_dict().items()}
+    rule = SandwichRule(DIGITS.restricted(pairs), random_children=0)
+    teacher, student = rule.plan(seed=0, step=0)
+    assert teacher.genotype.as_dict() == biggest
+    assert student.genotype.as_dict() == genotype.as_dict()
+
+
+def test_the_biggest_child_learns_from_a_teacher_instead_of_the_labels():
+    rule = SandwichRule(DIGITS, teacher=lambda images: images, label_smoothing=0.1)
+    rng = np.random.default_rng(0)
+    logits, own, outer = rng.normal(size=(3, 4, 10)).astype("float32")
+    outputs = {"teacher": outer, "biggest": own}
+    for role, teacher in (("biggest", outer), ("smallest", own)):
+        found = rule.loss(role, logits, np.zeros(4, "int32"), outputs)
+        np.testing.assert_array_equal(found, soft_cross_entropy(teacher, logits))

@@ -5,11 +5,21 @@ import keras
 import numpy as np
 import pytest
 
+from bignas_tf.calibration import calibrate
+from bignas_tf.data import Split
+from bignas_tf.evaluation import prepared
+from bignas_tf.extract import extract
 from bignas_tf.spaces import SPACES, MBConvSpace, Stage
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, write_checkpoint
 from bignas_tf.training.recipe import get_recipe
-from bignas_tf.training.state import initialize_from, load_trained, pack, unpack
+from bignas_tf.training.state import (
+    initialize_from,
+    load_trained,
+    pack,
+    teacher_from,
+    unpack,
+)
 
 TINY = MBConvSpace(
     name="tiny",
@@ -160,16 +170,38 @@ def test_weights_for_as_many_classes_are_all_taken(tmp_path):
 @pytest.mark.parametrize(
     ("change", "misfit"),
     [
-        ({"head_widths": (16,)}, "head_conv/kernel"),
-        # All of the new network's weights are there, and more.
-        ({"stages": (Stage((4, 8), (1,), (3,), (2,), 2),)}, "stage1_block2_"),
-        ({"stages": (Stage((4, 8), (1, 2, 3), (3,), (2,), 2),)}, "stage1_block3_"),
+        ({"head_widths": (16,)}, "`head_width` of space 'tiny' must keep .*16"),
+        ({"stages": (Stage((4, 8), (1, 2, 3), (3,), (2,), 2),)}, "`stage1_depth` .* must keep"),
+        ({"stages": (Stage((4, 8), (1, 2), (3,), (2,), 1),)}, "whose `stages` is another"),
+        ({"stages": ()}, "whose `stages` is another"),
     ],
 )
-def test_weights_of_another_space_are_refused_by_a_weight_that_differs(tmp_path, change, misfit):
+def test_weights_of_another_space_are_refused_by_what_differs(tmp_path, change, misfit):
     save_run(tmp_path)
     supernet = Supernet(dataclasses.replace(TINY, name="other", **change))
     before = supernet.weight_arrays()
-    with pytest.raises(CheckpointError, match=f"space 'other'. Received: .*such as '{misfit}"):
+    with pytest.raises(CheckpointError, match=f"space 'other'.* Received: .*{misfit}"):
         initialize_from(supernet, tmp_path)
     assert_equal(supernet.weight_arrays(), before)
+
+
+def test_a_part_of_a_space_starts_from_the_slices_of_the_whole(tmp_path):
+    whole = save_run(tmp_path)
+    genotype = TINY.sample(1, seed=4)[0]
+    assert genotype not in (TINY.smallest(), TINY.biggest())
+    one = TINY.restricted({name: [value] for name, value in genotype.as_dict().items()})
+    supernet = Supernet(one, seed=9)
+    assert initialize_from(supernet, tmp_path) == []
+    assert_equal(supernet.weight_arrays(), whole.child_weights(genotype))
+
+
+def test_a_teacher_is_the_calibrated_biggest_child_of_a_run(tmp_path):
+    whole = save_run(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    split = Split(np.zeros(40, np.int32), images=images)
+    biggest = TINY.biggest()
+    child = extract(whole, biggest)
+    calibrate(child, prepared(split, biggest["resolution"]))
+    expected = child.predict(prepared(split, biggest["resolution"]), verbose=0)
+    found = teacher_from(tmp_path, split)(images / np.float32(127.5) - 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -248,7 +248,7 @@ def test_a_run_does_not_go_on_with_other_classes_or_other_images(tmp_path, eager
 
 def test_a_run_for_other_classes_starts_from_all_weights_but_the_classifier(finished, tmp_path):
     data = write_images(tmp_path / "images", "ab")
-    trainer = Trainer(FOLDER, tmp_path / "run", data=data, init_from=finished)
+    trainer = Trainer(FOLDER.replace(init_from=str(finished)), tmp_path / "run", data=data)
     given, _ = checkpoint(finished, 8)
     own = trainer.supernet.weight_arrays()
     assert own["head_classifier/kernel"].shape[-1] == 2
