@@ -83,6 +83,12 @@ def test_a_step_of_rmsprop_agrees_with_tensorflow(tensorflow):
     assert_same_weights(state, expected, floor=NOISE)
 
 
+def test_a_teacher_teaches_the_same_as_under_tensorflow(tensorflow):
+    losses, weights, _ = trained(2, rule=training_case.taught_rule())
+    np.testing.assert_allclose(losses, tensorflow["taught/losses"], rtol=0, atol=1e-4)
+    assert_same_weights(weights, weights_of(tensorflow, "taught"))
+
+
 def test_averages_of_the_weights_follow_their_decay():
     supernet, averages = make_supernet(), None
     loop = make_loop(JaxLoop, supernet, "rmsprop", ema=0.8, devices=ONE)

@@ -71,6 +71,14 @@ def test_masked_scores_are_those_of_the_sliced_child(name, chosen):
         assert {key: score[key] for key in expected} == expected
 
 
+def test_statistics_of_a_bigger_child_are_sliced_as_for_the_sliced_child():
+    masked, sliced = evaluators("kernels")
+    genotype, donor = masked.supernet.space.smallest(), masked.supernet.space.biggest()
+    expected = sliced.logits(genotype, donor)
+    assert_agrees(masked.logits(genotype, donor), expected, 1e-4)
+    assert np.abs(masked.logits(genotype) - expected).max() > 1e-2 * np.abs(expected).max()
+
+
 def test_masked_scores_are_those_of_tensorflow(tmp_path):
     path = tmp_path / "expected.npz"
     environment = {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(HERE.parent)}

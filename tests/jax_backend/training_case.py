@@ -68,6 +68,15 @@ def make_loop(loop_class, supernet: Supernet, optimizer="sgd", ema=0.0, rule=Non
     return loop_class(supernet, rule, built, batch_size=BATCH, weight_decay=1e-3, seed=4, **options)
 
 
+def taught_rule(space: MBConvSpace = SPACE) -> SandwichRule:
+    """Biggest and smallest alone, the biggest taught by the colours of a few pixels."""
+
+    def teacher(images):
+        return keras.ops.reshape(images, (BATCH, -1))[:, : space.classes] * 3.0
+
+    return SandwichRule(space, random_children=0, teacher=teacher)
+
+
 def run(loop, plan: BatchPlan, start: int = 0, last: int = STEPS) -> list[dict[str, float]]:
     """Trains; returns the losses of each step and leaves the weights in the supernet."""
     step, losses = start, []
@@ -84,16 +93,17 @@ def main() -> None:
     from bignas_tf.training.tensorflow_loop import TensorflowLoop
 
     found = {}
-    for name, mode, optimizer, steps in (
-        ("sliced", "sliced", "sgd", STEPS),
-        ("masked", "masked", "sgd", STEPS),
-        ("rmsprop", "sliced", "rmsprop", 1),
+    for name, mode, optimizer, steps, rule in (
+        ("sliced", "sliced", "sgd", STEPS, None),
+        ("masked", "masked", "sgd", STEPS, None),
+        ("rmsprop", "sliced", "rmsprop", 1, None),
+        ("taught", "sliced", "sgd", 2, taught_rule()),
     ):
         # A trace for each pair of resolutions would take a minute.
         tf.config.run_functions_eagerly(mode == "masked")
         supernet = make_supernet()
         ema = 0.8 if optimizer == "rmsprop" else 0.0
-        loop = make_loop(TensorflowLoop, supernet, optimizer, ema, varying=mode)
+        loop = make_loop(TensorflowLoop, supernet, optimizer, ema, rule, varying=mode)
         losses = run(loop, make_plan(), last=steps)
         found[f"{name}/losses"] = np.array([list(step.values()) for step in losses])
         for path, array in supernet.weight_arrays().items():

@@ -352,3 +352,24 @@ def test_several_replicas_are_refused_before_anything_is_traced():
             batch_size=BATCH,
             strategy=two,
         )
+
+
+def test_the_biggest_child_is_taught_by_what_the_rules_teacher_says_of_the_images(eager):
+    space = dataclasses.replace(TINY, dropout=0.0)
+    supernet = randomized_supernet(space=space)
+    batch = make_batch(0)
+    seen = []
+
+    def teacher(images):
+        seen.append(np.asarray(images))
+        return tf.reshape(images, (BATCH, -1))[:, :10]
+
+    rule = SandwichRule(space, random_children=0, teacher=teacher)
+    _, losses = gradients(make_loop(supernet, rule), batch)
+    images = batch["images"] / 127.5 - 1.0
+    np.testing.assert_allclose(seen[0], images, atol=1e-12)
+    logits = supernet.run(tf.constant(images), space.biggest())
+    target = np.exp(images.reshape(BATCH, -1)[:, :10])
+    target /= target.sum(-1, keepdims=True)
+    expected = -(target * tf.nn.log_softmax(logits).numpy()).sum(-1).mean()
+    np.testing.assert_allclose(losses["biggest"], expected, rtol=1e-9)
