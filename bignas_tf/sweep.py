@@ -20,7 +20,7 @@ from bignas_tf.files import check_output, replacing
 from bignas_tf.intervals import wilson_interval
 from bignas_tf.machine import device
 from bignas_tf.masked_evaluation import child_evaluator
-from bignas_tf.search.run_search import SearchOptions, search_run
+from bignas_tf.search.run_search import search_run
 from bignas_tf.sweep_plan import PlannedRun, SweepPlan, check_plan
 from bignas_tf.sweep_results import FINISHED, RESULTS, Results, Row, RunFile
 from bignas_tf.training.recipe import Recipe
@@ -28,6 +28,7 @@ from bignas_tf.training.state import load_trained
 from bignas_tf.training.trainer import NonFiniteLossError, Trainer
 
 ENDS = ("biggest", "smallest")
+MEASURED = ("select", "children")  # what a run's weights do not depend on
 # Of each run: the top class of every test image by child, and the `labels`.
 PREDICTIONS = "predictions.npz"
 
@@ -71,7 +72,7 @@ def run_sweep(
         rest = statistics.mean(seconds) * (left - len(seconds)) if seconds else None
         print(head if rest is None else f"{head}, about {_duration(rest)} left", flush=True)
         started = time.monotonic()
-        rows = _run(run, plan.select, workdir / run.name, settings[run.name], command, loop_options)
+        rows = _run(run, plan, workdir / run.name, settings[run.name], command, loop_options)
         if rows is None:
             return False
         results.add(run.name, rows)
@@ -112,12 +113,12 @@ def _check_settings(folder: Path, settings: Mapping[str, Any], finished: bool) -
     was, now = _flat({**known, "recipe": recipe}), _flat(settings)
     other = [key for key in now if was.get(key) != now[key]]
     if not finished:  # nothing was selected that would be kept
-        other = [key for key in other if not key.startswith("select")]
+        other = [key for key in other if key not in MEASURED]
     if not other:
         return
     rows = f"the rows of the run in {RESULTS}"
-    training = any(not key.startswith("select") for key in other)
-    what = f"{folder} and {rows}" if training else f"{rows}, to select from the same weights,"
+    training = any(key not in MEASURED for key in other)
+    what = f"{folder} and {rows}" if training else f"{rows}, to measure the same weights,"
     raise ValueError(
         f"Run '{folder.name}' was made with another {', '.join(other)}; set it back, use another "
         f"`workdir`, or delete {what} and call again. "
@@ -126,9 +127,10 @@ def _check_settings(folder: Path, settings: Mapping[str, Any], finished: bool) -
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the recipe by name, and `data` and `select`."""
+    """Fields of the recipe by name, and `data` and what is measured."""
     recipe = {k: v for k, v in settings["recipe"].items() if k != "data"}
-    return json.loads(json.dumps(recipe)) | {k: settings[k] for k in ("data", "select")}
+    measured = {"select": settings["select"], "children": settings.get("children", {})}
+    return json.loads(json.dumps(recipe)) | {"data": settings["data"], **measured}
 
 
 # One run -------------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class TimedTrainer(Trainer):
 
 def _run(
     run: PlannedRun,
-    select: SearchOptions | None,
+    plan: SweepPlan,
     folder: Path,
     settings: dict[str, Any],
     command: list[str] | None,
@@ -185,7 +187,7 @@ def _run(
     step, data = trainer.step, trainer.data
     del trainer
     gc.collect()  # its network, before there is a second one
-    children = _measure(folder, data, select) if status == FINISHED else [{}]
+    children = _measure(folder, data, plan) if status == FINISHED else [{}]
     about = {
         "variant": run.variant,
         "seed": run.seed,
@@ -208,18 +210,19 @@ def _drop_search(folder: Path) -> None:
         shutil.rmtree(folder / "select")
 
 
-def _measure(folder: Path, data: Any, select: SearchOptions | None) -> list[Row]:
+def _measure(folder: Path, data: Any, plan: SweepPlan) -> list[Row]:
     """The columns that differ between the children of a run."""
     trained = load_trained(folder)
     supernet, space, test = trained.supernet, trained.supernet.space, data.source.test
     genotypes = dict(zip(ENDS, (space.biggest(), space.smallest()), strict=True))
+    genotypes |= {name: space.genotype(values) for name, values in plan.children.items()}
     held_out = {}
     if data.held_out is not None:
         evaluator = child_evaluator(supernet, data.calibration, data.held_out)
-        for name, score in zip(ENDS, evaluator.score(list(genotypes.values())), strict=True):
+        for name, score in zip(genotypes, evaluator.score([*genotypes.values()]), strict=True):
             held_out[name] = score["accuracy"]
-        if select:
-            for chosen in search_run(trained, data, select, folder, evaluator=evaluator):
+        if plan.select:
+            for chosen in search_run(trained, data, plan.select, folder, evaluator=evaluator):
                 genotypes[chosen["name"]] = space.genotype(chosen["genotype"])
                 held_out[chosen["name"]] = chosen["accuracy"]
     evaluator = child_evaluator(supernet, data.calibration, test, split="test")

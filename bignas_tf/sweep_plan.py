@@ -43,10 +43,17 @@ class PlannedRun:
 
 @dataclasses.dataclass(frozen=True)
 class SweepPlan:
-    """The runs of a sweep in their order, and what is selected in each; None for nothing."""
+    """The runs of a sweep in their order.
+
+    Attributes:
+        runs: one after the other.
+        select: what is selected in each; None for nothing.
+        children: genotypes that are measured in each, values by gene, by name.
+    """
 
     runs: tuple[PlannedRun, ...]
     select: SearchOptions | None = None
+    children: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def check_plan(
@@ -60,7 +67,7 @@ def check_plan(
 
     Returns:
         By run what its rows depend on: `recipe`, `data` (a fingerprint, which images that
-        have moved keep) and `select`.
+        have moved keep), `select` and `children`.
 
     Raises:
         ValueError: for data or settings that a run or its selection would refuse.
@@ -81,12 +88,13 @@ def check_plan(
             try:
                 if key != known[0]:
                     known = key, load_run_data(recipe)
-                _check_run(recipe, known[1], plan.select, devices)
+                _check_run(recipe, known[1], plan, devices)
             except ValueError as error:
                 raise ValueError(f"Variant '{run.variant}': {error}") from error
             fingerprints[run.variant] = known[1].source.fingerprint
         fields_of_run = {k: v for k, v in recipe.to_json().items() if k != "data"}
-        found = {"recipe": fields_of_run, "data": fingerprints[run.variant], "select": select}
+        measured = {"select": select, "children": plan.children}
+        found = {"recipe": fields_of_run, "data": fingerprints[run.variant], **measured}
         settings[run.name] = json.loads(json.dumps(found))  # as it is read again
     return settings
 
@@ -102,14 +110,17 @@ def _device_count(options: Mapping[str, Any]) -> int:
     return jax.local_device_count()
 
 
-def _check_run(recipe: Recipe, data: RunData, select: SearchOptions | None, devices: int) -> None:
+def _check_run(recipe: Recipe, data: RunData, plan: SweepPlan, devices: int) -> None:
     batches = BatchPlan(
         data.train, batch_size=recipe.batch_size, policy=recipe.policy(), seed=recipe.seed
     )
     require_shared_batch(recipe.batch_size, devices)
     schedule = build_schedule(recipe.schedule, batches.steps_per_epoch, recipe.epochs)
     build_optimizer(recipe.optimizer, schedule, recipe.ema)
-    if select:
+    space = recipe.build_space(len(data.source.classes))
+    for values in plan.children.values():
+        space.genotype(values)
+    if plan.select:
         low = "at least 1 where there is `select`"
         require(recipe.held_out > 0, "held_out", low, recipe.held_out)
-        select.new_strategy(recipe.build_space(len(data.source.classes)))
+        plan.select.new_strategy(space)

@@ -164,6 +164,18 @@ def test_every_row_has_the_figures_of_its_child_of_the_loaded_run(finished):
     assert float(small["mmacs"]) <= MIDDLE + 1e-6
 
 
+def test_given_children_are_measured_like_the_others(tmp_path):
+    middle = TINY.sample(3, seed=2)[-1]
+    done(tmp_path, ONE | {"children": {"middle": middle.as_dict()}})
+    assert [row["child"] for row in rows(tmp_path)] == ["biggest", "smallest", "middle"]
+    row = rows(tmp_path)[-1]
+    trained = load_trained(tmp_path / "runs" / "one-seed0")
+    data = load_run_data(trained.recipe)
+    for split, column in ((data.source.test, "top1"), (data.held_out, "held_out_top1")):
+        (score,) = ChildEvaluator(trained.supernet, data.calibration, split).score([middle])
+        assert float(row[column]) == score["accuracy"]
+
+
 def test_the_last_lines_are_a_table_of_means_over_seeds(finished):
     folder, said = finished
     values = [
@@ -264,8 +276,9 @@ def changed(**fields):
     [
         (changed(epochs=3), "epochs; .*delete .*full-seed0 and the rows.*Received: 3, was: 2"),
         (changed(optimizer={"kind": "sgd", "momentum": 0.8}), "optimizer; "),
-        (FILE | {"select": None}, "select; .*delete the rows .*select from the same weights"),
+        (FILE | {"select": None}, "select; .*delete the rows .*measure the same weights"),
         (FILE | {"select": FILE["select"] | {"seed": 1}}, "select; "),
+        (FILE | {"children": {"tiny": TINY.smallest().as_dict()}}, "children; .*delete the rows "),
     ],
 )
 def test_results_of_other_settings_are_refused(copy, content, what):
@@ -357,6 +370,10 @@ def test_the_data_of_the_command_replace_those_of_the_file_but_not_of_a_variant(
         (ONE | {"seeds": 3}, "`seeds` must be a list of different integers"),
         (ONE | {"data": 3}, "`data` must be a source"),
         (FILE | {"set": SET | {"held_out": 0}}, "'full': `held_out` must be at least 1 where"),
+        (ONE | {"children": []}, "`children` must be an object"),
+        (ONE | {"children": {"a": 3}}, r"`children\['a'\]` must be an object of values by gene"),
+        (ONE | {"children": {"smallest": {}}}, "`children` must be named otherwise than biggest"),
+        (ONE | {"children": {"a": {"depth": 1}}}, "has the genes .*unknown \\['depth'\\]"),
         (ONE | {"select": {"names": "a"}}, "`select` lacks required keys: budget"),
         (ONE | {"select": {"budget": "mmacs:1", "rounds": 3}}, "`select` has unknown keys"),
         (ONE | {"select": {"budget": 3}}, "`budget` must be a metric and limits.*3"),

@@ -7,15 +7,18 @@
     "set": {"epochs": 20},
     "variants": {"full": {}, "plain": {"distillation": false}, "other": {"recipe": "digits"}},
     "seeds": [0, 1, 2],
+    "children": {"middle": {"resolution": 28, "stem_width": 16, ...}},
     "select": {"budget": "mmacs:3.4,5,7,10", "names": "s,m,l,xl"}
   }
 `set` are fields of the recipe as those of `bignas train`, for all variants; a variant adds
-its own and may name another `recipe` or other `data`. `select` has the options of `bignas
-select`. All variants of the first seed come first. Each run is a folder like one of `bignas
-train`; after it the biggest, the smallest and the selected children are measured on the test
-images, and results.csv gets their rows (train_seconds: of all parts of a run, compiling
-included). Runs that are there are not made again, so that variants and seeds may be added.
-Ctrl-C saves and stops; the same command goes on.
+its own and may name another `recipe` or other `data`. `children` are genotypes to measure in
+every run, `select` has the options of `bignas select`. All variants of the first seed come
+first. Each run is a folder like one of `bignas train`; after it the biggest, the smallest,
+the given and the selected children are measured on the test images, calibrated and with the
+biggest child's statistics instead. Then results.csv gets their rows (train_seconds: of all
+parts of a run, compiling included) and the run's folder predictions.npz, the top class of
+every test image. Runs that are there are not made again, so that variants and seeds may be
+added. Ctrl-C saves and stops; the same command goes on.
 
 Example:
   bignas sweep --file=ablations.json --workdir=runs/ablations
@@ -47,6 +50,7 @@ class SweepFile:
     data: str | None = None
     set: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
+    children: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     select: Mapping[str, Any] | None = None
 
     def __post_init__(self):
@@ -57,6 +61,10 @@ class SweepFile:
             require(ok, "variants", "named with letters, digits, '.', '_' and '-'", name)
             require(isinstance(fields, Mapping), f"variants['{name}']", "an object", fields)
         require(isinstance(self.set, Mapping), "set", "an object of fields of the recipe", self.set)
+        require(isinstance(self.children, Mapping), "children", "an object", self.children)
+        for name, genotype in self.children.items():
+            ok = isinstance(genotype, Mapping)
+            require(ok, f"children['{name}']", "an object of values by gene", genotype)
         seeds = self.seeds
         ok = isinstance(seeds, tuple) and len(seeds) > 0 and all(is_int(seed, 0) for seed in seeds)
         ok = ok and len(set(seeds)) == len(seeds)
@@ -102,14 +110,17 @@ def read_plan(path: Path, data: str | None = None) -> Any:
     if file.select is not None:
         select = from_json(SearchOptions, file.select, "`select`")
         names = select.children()
-        taken = f"none of {', '.join(ENDS)}, which are measured anyway"
-        require(not {*names} & {*ENDS}, "names", taken, ",".join(names))
+        others = (*ENDS, *file.children)
+        taken = f"none of {', '.join(others)}, which are measured anyway"
+        require(not {*names} & {*others}, "names", taken, ",".join(names))
+    taken = f"named otherwise than {', '.join(ENDS)}, which are measured anyway"
+    require(not {*file.children} & {*ENDS}, "children", taken, list(file.children))
     variants = {name: _variant(file, name, data) for name in file.variants}
     runs = []
     for seed in file.seeds:
         for name, (recipe, overrides) in variants.items():
             runs.append(PlannedRun(name, seed, recipe.replace(seed=seed), overrides))
-    return SweepPlan(tuple(runs), select)
+    return SweepPlan(tuple(runs), select, dict(file.children))
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
