@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+DELEGATE = "DELEGATE"  # LiteRT's name for an operator that stands for a part of the graph
 _IDENTIFIER = b"TFL3"  # the flatbuffer's file identifier, bytes 4 to 8
 
 
@@ -128,6 +129,15 @@ def _tensor(details: dict[str, Any]) -> Tensor:
         scale=float(scale),
         zero_point=int(zero_point),
     )
+
+
+def delegated_parts(interpreter: Any) -> int:
+    """How many parts of the graph a delegate took; each seam between parts costs time.
+
+    Args:
+        interpreter: from `load_interpreter`.
+    """
+    return sum(details["op_name"] == DELEGATE for details in interpreter._get_ops_details())
 
 
 def predict(path_or_interpreter: Any, images: np.ndarray) -> np.ndarray:
