@@ -2,10 +2,11 @@ r"""Times TFLite files on this machine, each in a process of its own, taking tur
 
 Example:
   python export/benchmark_host.py --model=child.tflite,child_int8.tflite \
-    --threads=1 --csv=latency.csv
+    --threads=1 --csv=latency.csv --profile=profiles
 
-Let nothing else run meanwhile. The CSV holds the processor, the load, the versions and the
-date in every row.
+Rounds go on until the median of every file is known to --spread (half the width of its 95 %
+interval), for --seconds at most; files that are not are named. Let nothing else run meanwhile.
+The CSV holds the processor, the load, the versions and the date in every row.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from bignas_tf.deploy.latency import measure, table, write_csv
+from bignas_tf.deploy.latency_profile import profile_outputs, write_profiles
 from bignas_tf.deploy.script import run_script
 from bignas_tf.files import check_output
 
@@ -22,11 +24,18 @@ _WARMUP = flags.DEFINE_integer(
     "warmup", 5, "Untimed invocations at the start of each round.", lower_bound=0
 )
 _RUNS = flags.DEFINE_integer("runs", 20, "Timed invocations per round.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each file gets.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", None, "Turns that each file gets, instead of --spread.", lower_bound=1
+)
+_SPREAD = flags.DEFINE_float("spread", 0.02, "Of the median, relative.", 0.0, 1.0)
+_SECONDS = flags.DEFINE_float("seconds", 30.0, "Limit with --spread.", lower_bound=0.0)
 _DELEGATE = flags.DEFINE_enum(
     "delegate", "xnnpack", ["xnnpack", "none"], "none runs LiteRT's own kernels."
 )
 _CSV = flags.DEFINE_string("csv", None, "CSV to write.")
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "Folder for a CSV of the operators of each file, by LiteRT's profiler."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing CSV.")
 
 
@@ -34,17 +43,29 @@ def main() -> None:
     """Times the files, prints a table, and writes the CSV if one was asked for."""
     if _CSV.value:
         check_output(Path(_CSV.value), _OVERWRITE.value)
+    if _PROFILE.value:
+        profile_outputs(_MODEL.value, Path(_PROFILE.value))
     latencies = measure(
         _MODEL.value,
         threads=_THREADS.value,
         warmup=_WARMUP.value,
         runs=_RUNS.value,
-        rounds=_ROUNDS.value,
+        rounds=_ROUNDS.value or 1,
+        spread=None if _ROUNDS.value else _SPREAD.value,
+        seconds=_SECONDS.value,
         delegate=_DELEGATE.value,
     )
     print(table(latencies))
     if _CSV.value:
         write_csv(latencies, _CSV.value, overwrite=_OVERWRITE.value)
+    if _PROFILE.value:
+        profiles = write_profiles(
+            _MODEL.value,
+            Path(_PROFILE.value),
+            threads=_THREADS.value,
+            delegate=_DELEGATE.value,
+        )
+        print("\n".join(profiles))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Times TFLite files on this machine, each in its own process, taking turns.
 
+Rounds go on until the median of every file is known to --spread (half the width of its 95 %
+interval), for --seconds at most; files that are not are named.
+
 For a run: all .tflite files of its folder; writes benchmark.csv there. Let nothing else
 run meanwhile.
 
 Examples:
   bignas benchmark --workdir=runs/cifar10 --threads=1
-  bignas benchmark --model=s.tflite,m.tflite --csv=latency.csv
+  bignas benchmark --model=s.tflite,m.tflite --csv=latency.csv --spread=0.01
+  bignas benchmark --model=s.tflite --profile=profiles    # which operators take the time
 """
 
 from __future__ import annotations
@@ -24,13 +28,17 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=5, help="untimed runs before each round")
     parser.add_argument("--runs", type=int, default=20, help="timed runs per round")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each file")
+    parser.add_argument("--rounds", type=int, help="turns of each file, instead of --spread")
+    parser.add_argument("--spread", type=float, default=0.02, help="of the median, relative")
+    parser.add_argument("--seconds", type=float, default=30.0, help="limit with --spread")
+    parser.add_argument("--profile", type=Path, help="folder for a CSV of each file's operators")
     parser.add_argument("--csv", type=Path, help="file to write, with --model")
 
 
 def main(arguments: Any) -> None:
     """Runs the command."""
     from bignas_tf.deploy.latency import measure, table, write_csv
+    from bignas_tf.deploy.latency_profile import profile_outputs, write_profiles
     from bignas_tf.files import check_output
 
     require_one(arguments)
@@ -46,15 +54,22 @@ def main(arguments: Any) -> None:
         paths = arguments.model.split(",")
     if output:
         check_output(output, overwrite=bool(arguments.workdir))
+    if arguments.profile:
+        profile_outputs(paths, arguments.profile)
     with recorded(arguments, {}) if arguments.workdir else contextlib.nullcontext():
         latencies = measure(
             paths,
             threads=arguments.threads,
             warmup=arguments.warmup,
             runs=arguments.runs,
-            rounds=arguments.rounds,
+            rounds=1 if arguments.rounds is None else arguments.rounds,
+            spread=arguments.spread if arguments.rounds is None else None,
+            seconds=arguments.seconds,
         )
         print(table(latencies))
         if output:
             write_csv(latencies, output, overwrite=bool(arguments.workdir))
             print(f"written to {output}")
+        if arguments.profile:
+            for text in write_profiles(paths, arguments.profile, threads=arguments.threads):
+                print(text)

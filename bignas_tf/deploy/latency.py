@@ -9,18 +9,17 @@ import datetime
 import hashlib
 import importlib.metadata
 import io
-import json
+import math
 import os
 import platform
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
+from bignas_tf.deploy.latency_process import Worker, started
+from bignas_tf.deploy.latency_spread import LEAST_ROUNDS, relative_spread
 from bignas_tf.files import check_output, staged
 from bignas_tf.machine import cpu_model
 
@@ -46,6 +45,10 @@ class Latency:
             and about 40 for Python with NumPy.
         file_bytes: int.
         sha256: str, hexadecimal hash of the file.
+        spread: float, half the width of the 95 % interval of the rounds' median, relative
+            to it (`latency_spread`), a little too small where the rounds went on until it
+            was small; None for too few rounds to tell.
+        steady: bool, whether `spread` got as small as was asked for; None if nothing was.
     """
 
     path: str
@@ -62,78 +65,8 @@ class Latency:
     peak_rss_mb: float
     file_bytes: int
     sha256: str = ""
-
-
-class _Worker:
-    """A process that holds one file, idle until asked for a round."""
-
-    def __init__(self, path: str, process: subprocess.Popen[str], log: IO[bytes]) -> None:
-        self.path = path
-        self.process = process
-        self.log = log
-        self.parts: int = self.answer()["parts"]
-        self.nanoseconds: list[int] = []
-        self.peak_rss_mb = 0.0
-
-    def answer(self) -> dict[str, Any]:
-        """Reads the next line; without one, raises with the process's last words."""
-        stdout = self.process.stdout
-        line = stdout.readline() if stdout else ""
-        if line:
-            return json.loads(line)
-        status = self.process.wait()
-        self.log.seek(0)
-        words = self.log.read().decode("utf-8", "replace").strip().splitlines() or ["no output"]
-        if status == 2:
-            raise ValueError(words[-1].removeprefix("error: "))
-        raise RuntimeError(f"timing {self.path} ended with status {status}: {words[-1]}")
-
-    def round(self, warmup: int, runs: int) -> None:
-        """Runs one round and keeps its times."""
-        order = self.process.stdin
-        if order is None:
-            raise RuntimeError("the worker has no stdin")
-        with contextlib.suppress(BrokenPipeError):  # answer() says why it died
-            order.write(json.dumps({"warmup": warmup, "runs": runs}) + "\n")
-            order.flush()
-        answer = self.answer()
-        self.nanoseconds += answer["nanoseconds"]
-        self.peak_rss_mb = answer["peak_rss_mb"]
-
-
-@contextlib.contextmanager
-def _started(path: str, threads: int, delegate: str) -> Iterator[_Worker]:
-    arguments = [
-        sys.executable,
-        "-m",
-        f"{__package__}.latency_worker",
-        path,
-        str(threads),
-        delegate,
-    ]
-    with (
-        tempfile.TemporaryFile() as log,  # a pipe could fill and block the worker
-        subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
-            arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            encoding="utf-8",
-            env=_environment(),
-        ) as process,
-    ):
-        try:
-            yield _Worker(path, process, log)
-        finally:
-            process.kill()
-
-
-def _environment() -> dict[str, str]:
-    """Lets the worker find this package, also from a checkout that is not installed."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    spread: float | None = None
+    steady: bool | None = None
 
 
 def measure(
@@ -143,6 +76,8 @@ def measure(
     warmup: int = 5,
     runs: int = 20,
     rounds: int = 5,
+    spread: float | None = None,
+    seconds: float = 60.0,
     delegate: str = "xnnpack",
     progress: bool = True,
 ) -> list[Latency]:
@@ -157,7 +92,11 @@ def measure(
         warmup: int, untimed invocations at the start of each round: the caches
             hold another model then.
         runs: int, timed invocations per round, at least 1.
-        rounds: int, at least 1.
+        rounds: int, at least 1; the least with `spread`.
+        spread: float, between 0 and 1: goes on until the `spread` of every file is
+            as small. None takes `rounds` as they are.
+        seconds: float, after which no further round begins for the sake of `spread`;
+            files that did not get there are not `steady`.
         delegate: `"xnnpack"` or `"none"`.
         progress: bool, shows a progress bar where stderr is a terminal.
 
@@ -168,33 +107,67 @@ def measure(
         ValueError: if an argument is out of range or a file is not a TFLite model.
         RuntimeError: if a process dies.
     """
-    for name, value, least in (("warmup", warmup, 0), ("runs", runs, 1), ("rounds", rounds, 1)):
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}. Received: {value}")
-    if not paths:
-        raise ValueError(f"`paths` must name at least one file. Received: {paths!r}")
+    _check(paths, warmup, runs, rounds, spread, seconds)
     from tqdm import tqdm
 
     with contextlib.ExitStack() as stack:
         workers = [
-            stack.enter_context(_started(os.fspath(path), threads, delegate)) for path in paths
+            stack.enter_context(started(os.fspath(path), threads, delegate)) for path in paths
         ]
         bar = stack.enter_context(
             tqdm(
-                total=rounds * len(workers),
+                total=rounds * len(workers) if spread is None else None,
                 desc="timing",
                 unit="round",
                 disable=None if progress else True,
             )
         )
-        for _ in range(rounds):
+        start = time.monotonic()
+        done = 0
+        while done < rounds or (
+            spread is not None
+            and not all(_is_steady(worker, done, spread) for worker in workers)
+            and (done < LEAST_ROUNDS or time.monotonic() - start < seconds)
+        ):
             for worker in workers:
                 worker.round(warmup, runs)
                 bar.update()
-    return [_latency(worker, threads, warmup, rounds) for worker in workers]
+            done += 1
+    return [_latency(worker, threads, warmup, done, spread) for worker in workers]
 
 
-def _latency(worker: _Worker, threads: int, warmup: int, rounds: int) -> Latency:
+def _check(
+    paths: Sequence[object],
+    warmup: int,
+    runs: int,
+    rounds: int,
+    spread: float | None,
+    seconds: float,
+) -> None:
+    for name, value, least in (("warmup", warmup, 0), ("runs", runs, 1), ("rounds", rounds, 1)):
+        if value < least:
+            raise ValueError(f"`{name}` must be at least {least}. Received: {value}")
+    if spread is not None and not 0 < spread < 1:
+        raise ValueError(f"`spread` must be between 0 and 1. Received: {spread}")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"`seconds` must be a number of at least 0. Received: {seconds}")
+    if not paths:
+        raise ValueError(f"`paths` must name at least one file. Received: {paths!r}")
+
+
+def _spread(worker: Worker, rounds: int) -> float | None:
+    times = np.asarray(worker.nanoseconds).reshape(rounds, -1)
+    return relative_spread(np.median(times, axis=1).tolist())
+
+
+def _is_steady(worker: Worker, rounds: int, spread: float) -> bool:
+    found = _spread(worker, rounds)
+    return found is not None and found <= spread
+
+
+def _latency(
+    worker: Worker, threads: int, warmup: int, rounds: int, spread: float | None
+) -> Latency:
     milliseconds = np.asarray(worker.nanoseconds) / 1e6
     return Latency(
         path=worker.path,
@@ -211,6 +184,8 @@ def _latency(worker: _Worker, threads: int, warmup: int, rounds: int) -> Latency
         peak_rss_mb=worker.peak_rss_mb,
         file_bytes=Path(worker.path).stat().st_size,
         sha256=hashlib.sha256(Path(worker.path).read_bytes()).hexdigest(),
+        spread=_spread(worker, rounds),
+        steady=None if spread is None else _is_steady(worker, rounds, spread),
     )
 
 
@@ -274,13 +249,14 @@ def table(latencies: Sequence[Latency]) -> str:
         latencies: what `measure` returned.
 
     Returns:
-        A header and one line per file.
+        A header, one line per file, and one that names the files that are not steady.
     """
-    head = ("file", "median ms", "p95 ms", "min ms", "peak RSS MB", "file MB", "delegate")
+    head = ("file", "median ms", "+-", "p95 ms", "min ms", "peak RSS MB", "file MB", "delegate")
     lines = [head] + [
         (
             Path(latency.path).name,
             f"{latency.median_ms:.3f}",
+            "?" if latency.spread is None else f"{latency.spread:.1%}",
             f"{latency.p95_ms:.3f}",
             f"{latency.min_ms:.3f}",
             f"{latency.peak_rss_mb:.0f}",
@@ -290,10 +266,13 @@ def table(latencies: Sequence[Latency]) -> str:
         for latency in latencies
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
+    unsteady = [Path(latency.path).name for latency in latencies if latency.steady is False]
+    note = f"not steady: {', '.join(unsteady)}; repeat when nothing else runs"
+    aligned = [
         "  ".join(
             cell.ljust(width) if column in (0, len(head) - 1) else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
-    )
+    ]
+    return "\n".join(aligned + [note] * bool(unsteady))

@@ -13,16 +13,24 @@ saves_a_model = pytest.mark.filterwarnings("ignore:__array__ implementation:Depr
 
 def test_benchmark_host_writes_the_figures_it_prints(script, float_file, tmp_path):
     path = tmp_path / "latency.csv"
-    done = script(
-        "benchmark_host", f"--model={float_file},{float_file}", "--runs=5", f"--csv={path}"
-    )
+    files = f"--model={float_file},{float_file}"
+    done = script("benchmark_host", files, "--runs=5", "--seconds=0", f"--csv={path}")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len(rows) == 2
     for row in rows:
         assert float(row["p95_ms"]) >= float(row["median_ms"]) > 0
-        assert row["threads"] == "1"
+        assert (row["threads"], row["rounds"], row["runs"]) == ("1", "6", "30")
         assert f"{float(row['median_ms']):.3f}" in done.stdout
+
+
+def test_benchmark_host_profiles(script, float_file, tmp_path):
+    folder = tmp_path / "profiles"
+    done = script("benchmark_host", f"--model={float_file}", "--rounds=1", f"--profile={folder}")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((folder / "model.profile.csv").read_text().splitlines()))
+    assert any("Conv" in row["kind"] for row in rows)
+    assert f"model.tflite: {len(rows)} operators" in done.stdout
 
 
 @saves_a_model
@@ -119,6 +127,8 @@ def test_a_leading_rescaling_tells_the_input_range_unless_the_json_does(
     [
         ("benchmark_host", ["--model={text}"], "not a TFLite file"),
         ("benchmark_host", ["--model={text}", "--runs=0"], "--runs=0"),
+        ("benchmark_host", ["--model={tflite}", "--spread=0"], "`spread` must be between 0 and 1"),
+        ("benchmark_host", ["--model={tflite}", "--profile={text}"], "`profile` must be a folder"),
         ("benchmark_host", ["--model={tflite}", "--csv=/nowhere/a.csv"], "folder does not exist"),
         ("benchmark_host", [], "--model"),
         ("convert_tflite", ["--model={text}", "--output={out}"], "must be a .keras file or one of"),

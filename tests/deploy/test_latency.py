@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from bignas_tf.deploy import latency_worker
+from bignas_tf.deploy import latency_process, latency_profiler, latency_worker
 from bignas_tf.deploy.interpreter import load_interpreter
-from bignas_tf.deploy.latency import Latency, measure, write_csv
+from bignas_tf.deploy.latency import Latency, measure, table, write_csv
+from bignas_tf.deploy.latency_profile import profile, summary, write_profiles
+from bignas_tf.deploy.latency_spread import median_interval
 
 
 def test_the_figures_of_a_file_are_those_of_its_runs(float_file):
@@ -29,8 +31,6 @@ def test_without_a_delegate_no_part_is_delegated(float_file):
 
 
 def test_files_take_turns(float_file, monkeypatch):
-    from bignas_tf.deploy import latency
-
     turns = []
 
     class Worker:
@@ -41,13 +41,94 @@ def test_files_take_turns(float_file, monkeypatch):
             turns.append(len(self.path))
             self.nanoseconds += [1_000_000] * runs
 
-    monkeypatch.setattr(latency, "_Worker", Worker)
+    monkeypatch.setattr(latency_process, "Worker", Worker)
     other = f"{float_file.parent}/./{float_file.name}"
     base = len(str(float_file))
     results = measure([float_file, other], runs=7, rounds=3)
     assert turns == [base, base + 2] * 3
     assert [result.runs for result in results] == [21, 21]
     assert results[0].median_ms == 1.0
+
+
+class Rounds:
+    """A worker whose rounds have the given medians, the last one for ever."""
+
+    medians = []
+
+    def __init__(self, path, process, log):
+        self.path, self.nanoseconds, self.parts, self.peak_rss_mb = path, [], 1, 1.0
+        self.left = list(self.medians)
+
+    def round(self, warmup, runs):
+        median = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+        self.nanoseconds += [int(median * 1e6)] * runs
+
+
+def test_rounds_go_on_until_the_median_is_known_to_the_spread(float_file, monkeypatch):
+    monkeypatch.setattr(latency_process, "Worker", Rounds)
+    monkeypatch.setattr(Rounds, "medians", [9.0, 1.0, 10.0])
+    [latency] = measure([float_file], runs=1, spread=0.05, progress=False)
+    # 9, 1 and then 10 for ever: with 9 rounds in all the second smallest is still 9, with
+    # 12 the third, whose rank the interval then ends at, is 10.
+    assert (latency.rounds, latency.spread, latency.steady) == (12, 0.0, True)
+
+
+def test_a_median_that_stays_unknown_is_said_so(float_file, monkeypatch):
+    monkeypatch.setattr(latency_process, "Worker", Rounds)
+    monkeypatch.setattr(Rounds, "medians", [9.0, 11.0, 10.0])
+    [latency] = measure([float_file], runs=1, spread=0.05, seconds=0, progress=False)
+    assert (latency.rounds, latency.spread, latency.steady) == (6, pytest.approx(0.1), False)
+    assert "not steady: model.tflite" in table([latency])
+    assert "10.0%" in table([latency])
+    [latency] = measure([float_file], runs=1, rounds=6, progress=False)
+    assert (latency.spread, latency.steady) == (pytest.approx(0.1), None)
+    assert "not steady" not in table([latency])
+    [latency] = measure([float_file], runs=1, rounds=5, progress=False)
+    assert latency.spread is None
+
+
+@pytest.mark.parametrize("count", [6, 8, 9, 15, 40, 151])
+def test_the_interval_of_a_median_ends_at_the_ranks_of_the_binomial_distribution(count):
+    stats = pytest.importorskip("scipy.stats")
+    low, high = median_interval(list(range(count)))
+    assert low + high == count - 1
+    coverage = 1 - 2 * stats.binom.cdf(low, count, 0.5)
+    assert coverage >= 0.95 > 1 - 2 * stats.binom.cdf(low + 1, count, 0.5)
+
+
+def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    found = [median_interval(random.lognormal(size=9).tolist()) for _ in range(4000)]
+    share = np.mean([low <= 1.0 <= high for low, high in found])
+    assert share == pytest.approx(0.9609, abs=0.01)  # 1 - 2 * (1 + 9) / 2**9
+    assert median_interval([1.0] * 5) is None
+
+
+def test_a_profile_names_the_operators_that_ran_and_their_times_add_up(float_file):
+    plain = profile(float_file, delegate="none", runs=20)
+    kinds = [operator.kind for operator in plain.operators]
+    assert kinds.count("CONV_2D") == 3 and kinds.count("DEPTHWISE_CONV_2D") == 1
+    ran = {details["op_name"] for details in load_interpreter(float_file)._get_ops_details()}
+    assert set(kinds) <= ran
+    assert 0 < sum(operator.ms for operator in plain.operators) < 20 * plain.total_ms
+    fast = profile(float_file, runs=20)
+    assert any("Conv" in operator.kind for operator in fast.operators)
+    assert "operators" in summary(fast)
+
+
+def test_a_profile_refuses_what_it_cannot_run(float_file, tmp_path):
+    with pytest.raises(ValueError, match="not a TFLite file"):
+        profile(__file__)
+    with pytest.raises(ValueError, match="`runs` must be at least 1. Received: 0"):
+        profile(float_file, runs=0)
+    with pytest.raises(ValueError, match="must differ in name"):
+        write_profiles([float_file, float_file], tmp_path)
+
+
+def test_a_library_without_the_profiler_is_named():
+    runtime = latency_profiler._LiteRT()
+    with pytest.raises(RuntimeError, match="has no LiteRtNothing; 2.3 has"):
+        runtime.call("Nothing")
 
 
 def test_timing_leaves_out_the_warmup(float_file):
@@ -78,6 +159,8 @@ def test_the_worker_imports_neither_tensorflow_nor_keras():
         ({"warmup": -1}, "`warmup`"),
         ({"threads": 0}, "`threads`"),
         ({"delegate": "gpu"}, "`delegate`"),
+        ({"spread": 0.0}, "`spread` must be between 0 and 1. Received: 0.0"),
+        ({"seconds": -1.0}, "`seconds`"),
         ({"paths": []}, "`paths`"),
         ({"paths": [__file__]}, "not a TFLite file"),
     ],
