@@ -1,10 +1,13 @@
 """Cuts children out of a supernet and calibrates their batch norm.
 
 Takes the selected children of a run, or one genotype given by hand. Writes
-children/NAME.keras, which loads without this package, and children/NAME.json.
+children/NAME.keras, which loads without this package, and children/NAME.json. From a
+supernet of the zoo it takes the best child of its search's front under a budget, whose
+statistics come with it, or, with --data to calibrate on, any genotype.
 
 Examples:
   bignas extract --workdir=runs/cifar10
+  bignas extract --supernet=cifar10 --budget=mmacs:4
   bignas extract --workdir=runs/cifar10 --genotype=smallest --name=tiny
   bignas extract --workdir=runs/cifar10 --genotype='{"resolution": 32, ...}' --name=mine
 """
@@ -18,12 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.backend import add_backend
-from bignas_tf.commands.run_folder import add_workdir
 
 
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
-    add_workdir(parser)
+    parser.add_argument("--workdir", type=Path, help="folder of the run")
+    parser.add_argument("--supernet", help="a supernet of the zoo instead, such as cifar10")
+    parser.add_argument(
+        "--data", help="source, if it has moved since the training or with --supernet"
+    )
+    parser.add_argument("--budget", help="with --supernet: such as mmacs:4 or params_m:0.15")
+    parser.add_argument(
+        "--output", type=Path, default=Path("children"), help="folder to write to, with --supernet"
+    )
     parser.add_argument(
         "--genotype", help='"smallest", "biggest", or a JSON object with a value for every gene'
     )
@@ -91,6 +101,11 @@ def main(arguments: Any) -> None:
     from bignas_tf.commands.run_folder import load_run, read_selected, recorded
 
     require_choice("method", arguments.method, METHODS)
+    if bool(arguments.workdir) == bool(arguments.supernet):
+        raise ValueError(
+            "Either `workdir` or `supernet` must be given. "
+            f"Received: {arguments.workdir}, {arguments.supernet}"
+        )
     if bool(arguments.genotype) != bool(arguments.name):
         raise ValueError(
             "`genotype` and `name` must be given together. "
@@ -98,6 +113,10 @@ def main(arguments: Any) -> None:
         )
     name = arguments.name
     require(not name or Path(name).name == name, "name", "that of a file, without a folder", name)
+    if arguments.supernet:
+        _extract_from_zoo(arguments)
+        return
+    require(arguments.budget is None, "budget", "left out without `supernet`", arguments.budget)
     trained, data = load_run(arguments)
     space = trained.supernet.space
     if arguments.genotype:
@@ -125,6 +144,70 @@ def _extract(trained: Any, split: Any, genotype: Any, method: str, stem: Path) -
     path = stem.with_name(f"{stem.name}.keras")
     _save(child, description, path)
     print(f"{path}: {description['macs'] / 1e6:.3f} MMACs, {genotype['resolution']} px")
+
+
+def _extract_from_zoo(arguments: Any) -> None:
+    """Writes one child of a supernet of the zoo."""
+    from bignas_tf.checks import require
+    from bignas_tf.training.state import load_trained
+    from bignas_tf.zoo.trained import supernet_file
+
+    if bool(arguments.budget) == bool(arguments.genotype):
+        raise ValueError(
+            "Either `budget` or `genotype` must be given with `supernet`. "
+            f"Received: {arguments.budget!r}, {arguments.genotype!r}"
+        )
+    if arguments.genotype:
+        needed = "given with `genotype`: its batch norm is calibrated on training images"
+        require(arguments.data is not None, "data", needed, None)
+    trained = load_trained(supernet_file(arguments.supernet), "supernet")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.genotype:
+        from bignas_tf.training.run_data import load_run_data
+
+        genotype = parse_genotype(arguments.genotype, trained.supernet.space)
+        data = load_run_data(trained.recipe, arguments.data)
+        same = f"of the supernet's classes, {', '.join(trained.classes)}"
+        require(data.source.classes == trained.classes, "data", same, list(data.source.classes))
+        stem = arguments.output / arguments.name
+        _extract(trained, data.calibration, genotype, arguments.method, stem)
+        return
+    _extract_from_front(arguments, trained)
+
+
+def _extract_from_front(arguments: Any, trained: Any) -> None:
+    """Writes the best child under each budget, with the statistics that were published."""
+    from bignas_tf.checks import require
+    from bignas_tf.extract import assign_weights, extract
+    from bignas_tf.search.budget import check_feasible, parse_budgets
+    from bignas_tf.training.checkpoints import read_checkpoint
+    from bignas_tf.zoo.trained import front_file
+
+    space = trained.supernet.space
+    budgets = parse_budgets(arguments.budget)
+    arrays, front = read_checkpoint(front_file(arguments.supernet))
+    points = [(space.genotype(point["genotype"]), point) for point in front["points"]]
+    best = {}
+    for budget in budgets:
+        check_feasible(budget, space)
+        allowed = [i for i, (genotype, _) in enumerate(points) if budget.allows(genotype)]
+        front_meets = "met by a child of the front; --genotype with --data cuts any other"
+        require(len(allowed) > 0, "budget", front_meets, arguments.budget)
+        best[budget.name] = max(allowed, key=lambda i: points[i][1]["accuracy"])
+    for budget_name, position in best.items():
+        genotype, point = points[position]
+        path = arguments.output / f"{arguments.supernet}_{budget_name}.keras"
+        child = extract(trained.supernet, genotype, name=path.stem)
+        prefix = f"{position}/"
+        statistics = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        assign_weights(child, trained.supernet.child_weights(genotype) | statistics)
+        calibration = {"method": "sequential", "images": trained.recipe.calibration_images}
+        description = describe(trained, genotype, calibration)
+        _save(child, description, path)
+        print(
+            f"{path}: {description['macs'] / 1e6:.3f} MMACs, {genotype['resolution']} px, "
+            f"{point['accuracy']:.2%} of the {point['split']} images"
+        )
 
 
 def _save(child: Any, description: dict[str, Any], path: Path) -> None:

@@ -19,11 +19,12 @@ from bignas_tf.checks import is_int, require, require_choice, require_int
 from bignas_tf.child import POOLINGS, build_child
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.zoo.presets import get_spec
+from bignas_tf.zoo.trained import weights_file, weights_of
 
 MIN_SIZE = 32
 WEIGHTS_SUFFIX = ".weights.h5"
 _WEIGHTS = (
-    f"either None (random initialization) or the path to the weights file ({WEIGHTS_SUFFIX}) "
+    f"either None (random initialization){{}} or the path to the weights file ({WEIGHTS_SUFFIX}) "
     "to be loaded"
 )
 
@@ -82,7 +83,7 @@ BASE_DOCSTRING = """Builds the {name} architecture.
     """
 
 
-def _build(
+def build_model(
     preset: str,
     include_top: bool,
     weights: str | os.PathLike[str] | None,
@@ -93,15 +94,19 @@ def _build(
     classifier_activation: str | Callable | None,
     include_preprocessing: bool,
     name: str,
+    min_size: int = MIN_SIZE,
 ) -> keras.Model:
     """Checks the arguments, builds the model and loads its weights."""
-    path = _weights_path(weights)
+    path = _weights_path(preset, weights)
     if pooling is not None:
         require_choice("pooling", pooling, POOLINGS)
     require_int("classes", classes)
     _check_activation(classifier_activation, include_top and path is not None)
     spec = get_spec(preset)
-    shape = _input_shape(spec, include_top, input_tensor, input_shape)
+    if include_top and isinstance(weights, str) and weights in weights_of(preset):
+        own = spec.classes
+        require(classes == own, "classes", f"{own} with weights={weights!r}", classes)
+    shape = _input_shape(spec, include_top, input_tensor, input_shape, min_size)
     if input_tensor is None:
         input_tensor = keras.Input(shape, name="input")
     size = [side or default for side, default in zip(shape[:2], spec.input_shape[:2], strict=True)]
@@ -119,18 +124,22 @@ def _build(
     return model
 
 
-def _weights_path(weights: Any) -> Path | None:
+def _weights_path(preset: str, weights: Any) -> Path | None:
     if weights is None:
         return None
+    names = weights_of(preset)
+    if isinstance(weights, str) and weights in names:
+        return weights_file(preset, weights)
+    allowed = _WEIGHTS.format("".join(f", {name!r}" for name in names))
     if isinstance(weights, str) and weights == "imagenet":
         raise ValueError(
-            f"`weights` must be {_WEIGHTS}: nobody has trained these "
+            f"`weights` must be {allowed}: nobody has trained these "
             "networks on ImageNet yet, so there are no ImageNet weights. Received: 'imagenet'"
         )
-    require(isinstance(weights, (str, os.PathLike)), "weights", _WEIGHTS, weights)
+    require(isinstance(weights, (str, os.PathLike)), "weights", allowed, weights)
     path = Path(weights)
     ok = path.name.endswith(WEIGHTS_SUFFIX) and path.is_file()
-    require(ok, "weights", f"{_WEIGHTS}, which must exist", str(path))
+    require(ok, "weights", f"{allowed}, which must exist", str(path))
     return path
 
 
@@ -149,7 +158,7 @@ def _check_activation(activation: str | Callable | None, loads_top: bool) -> Non
 
 
 def _input_shape(
-    spec: NetworkSpec, include_top: bool, tensor: Any, shape: Any
+    spec: NetworkSpec, include_top: bool, tensor: Any, shape: Any, min_size: int
 ) -> tuple[int | None, int | None, int]:
     """`(height, width, channels)` of the images, None where any size is accepted."""
     if tensor is not None:
@@ -167,8 +176,8 @@ def _input_shape(
     if shape is None:
         return spec.input_shape if include_top else (None, None, 3)  # type: ignore[return-value]
     ok = isinstance(shape, (tuple, list)) and len(shape) == 3 and is_int(shape[2])
-    ok = ok and all(side is None or is_int(side, MIN_SIZE) for side in shape[:2])
-    allowed = f"(height, width, channels), height and width None or at least {MIN_SIZE}"
+    ok = ok and all(side is None or is_int(side, min_size) for side in shape[:2])
+    allowed = f"(height, width, channels), height and width None or at least {min_size}"
     require(ok, "input_shape", allowed, shape)
     return tuple(shape)
 
@@ -199,7 +208,7 @@ def BigNASModelS(  # noqa: D103 - BASE_DOCSTRING, below
     include_preprocessing=True,
     name="bignasmodel_s",
 ) -> keras.Model:
-    return _build(
+    return build_model(
         "bignasmodel_s", include_top, weights, input_tensor, input_shape, pooling, classes,
         classifier_activation, include_preprocessing, name,
     )  # fmt: skip
@@ -216,7 +225,7 @@ def BigNASModelM(  # noqa: D103 - BASE_DOCSTRING, below
     include_preprocessing=True,
     name="bignasmodel_m",
 ) -> keras.Model:
-    return _build(
+    return build_model(
         "bignasmodel_m", include_top, weights, input_tensor, input_shape, pooling, classes,
         classifier_activation, include_preprocessing, name,
     )  # fmt: skip
@@ -233,7 +242,7 @@ def BigNASModelL(  # noqa: D103 - BASE_DOCSTRING, below
     include_preprocessing=True,
     name="bignasmodel_l",
 ) -> keras.Model:
-    return _build(
+    return build_model(
         "bignasmodel_l", include_top, weights, input_tensor, input_shape, pooling, classes,
         classifier_activation, include_preprocessing, name,
     )  # fmt: skip
@@ -250,7 +259,7 @@ def BigNASModelXL(  # noqa: D103 - BASE_DOCSTRING, below
     include_preprocessing=True,
     name="bignasmodel_xl",
 ) -> keras.Model:
-    return _build(
+    return build_model(
         "bignasmodel_xl", include_top, weights, input_tensor, input_shape, pooling, classes,
         classifier_activation, include_preprocessing, name,
     )  # fmt: skip

@@ -1,0 +1,141 @@
+"""Weights that come with the package, on a tiny supernet published as the real ones are."""
+
+import importlib.util
+import json
+import re
+import shutil
+import types
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from commands_fixture import (
+    BIG,
+    SMALL,
+    TINY,
+    WARNINGS,
+    assert_refused,
+    bignas,
+    done,
+    read,
+    registered,
+    train,
+)
+
+from bignas_tf.commands.run_folder import load_run
+from bignas_tf.evaluation import prepared
+from bignas_tf.training.state import load_trained
+from bignas_tf.zoo import trained
+
+pytestmark = WARNINGS
+MIDDLE = (SMALL + BIG) / 2
+SCRIPT = Path(__file__).resolve().parents[1] / "zoo" / "publish_cifar.py"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_by_name():
+    yield from registered()
+
+
+@pytest.fixture(scope="module")
+def publish():
+    spec = importlib.util.spec_from_file_location("publish_cifar", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = train(tmp_path_factory)
+    budget = f"--budget=mmacs:{MIDDLE:.6f},{BIG:.6f}"
+    done("select", f"--workdir={workdir}", budget, "--names=s,l", "--fine_rounds=0")
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def published(run, publish, tmp_path_factory):
+    """A folder as `bignas_tf/zoo/files`, of the tiny supernet."""
+    folder = tmp_path_factory.mktemp("files")
+    loaded, data = load_run(types.SimpleNamespace(workdir=run, data=None))
+    publish.write_supernet(loaded, folder / "tiny.safetensors")
+    publish.write_front(loaded, data, run, folder / "front.safetensors")
+    names = {"weights": "tiny.safetensors", "front": "front.safetensors"}
+    entries = {what: publish.file_entry(folder / name) for what, name in names.items()}
+    (folder / "supernets.json").write_text(json.dumps({"tiny": entries}))
+    return folder
+
+
+@pytest.fixture
+def zoo(published, tmp_path, monkeypatch):
+    files = shutil.copytree(published, tmp_path / "files")
+    monkeypatch.setattr(trained, "FILES", files)
+    trained._supernets.cache_clear()
+    yield files
+    trained._supernets.cache_clear()
+
+
+def test_a_published_supernet_has_the_runs_weights_and_nothing_of_its_optimizer(run, zoo):
+    found, expected = load_trained(trained.supernet_file("tiny")), load_trained(run)
+    for path, array in expected.supernet.weight_arrays().items():
+        np.testing.assert_array_equal(found.supernet.weight_arrays()[path], array, err_msg=path)
+    assert (found.classes, found.step) == (expected.classes, expected.step)
+    assert (zoo / "tiny.safetensors").stat().st_size < expected.path.stat().st_size * 0.7
+
+
+@pytest.mark.parametrize("limit", [MIDDLE, BIG])
+def test_a_child_of_the_front_is_as_accurate_as_the_search_found_it(run, zoo, tmp_path, limit):
+    output = tmp_path / "children"
+    done("extract", "--supernet=tiny", f"--budget=mmacs:{limit:.6f}", f"--output={output}")
+    (path,) = output.glob("*.keras")
+    points = read(run / "select" / "front.json")
+    best = max((p for p in points if p["mmacs"] <= limit + 1e-6), key=lambda p: p["accuracy"])
+    described = read(path.with_suffix(".json"))
+    assert described["genotype"] == best["genotype"]
+    _, data = load_run(types.SimpleNamespace(workdir=run, data=None))
+    child = keras.models.load_model(path, compile=False)
+    logits = child.predict(prepared(data.held_out, described["resolution"]), verbose=0)
+    assert (logits.argmax(-1) == data.held_out.labels).mean() == best["accuracy"]
+
+
+def test_any_genotype_is_cut_and_calibrated_on_given_data(run, zoo, tmp_path):
+    genotype = TINY.sample(1, seed=1)[0].as_dict()
+    given = (f"--genotype={json.dumps(genotype)}", "--name=own")
+    done("extract", "--supernet=tiny", "--data=digits", *given, f"--output={tmp_path}")
+    done("extract", f"--workdir={run}", *given)
+    found, expected = (
+        keras.models.load_model(folder / "own.keras", compile=False)
+        for folder in (tmp_path, run / "children")
+    )
+    for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--supernet=huge", "--budget=mmacs:4"],
+            "`supernet` must be one of tiny. Received: 'h",
+        ),
+        (["--supernet=tiny"], "Either `budget` or `genotype` must be given with `supernet`"),
+        (["--supernet=tiny", "--budget=mmacs:1e-9"], "`budget` must be at least"),
+        (["--supernet=tiny", "--budget=macs:4"], "`metric` must be one of"),
+        (["--supernet=tiny", "--genotype=smallest", "--name=a"], "`data` must be given with `geno"),
+        (["--supernet=tiny", "--workdir=x", "--budget=mmacs:4"], "Either `workdir` or `supernet`"),
+        ([], "Either `workdir` or `supernet` must be given"),
+        (["--workdir=x", "--budget=mmacs:4"], "`budget` must be left out without `supernet`"),
+    ],
+)
+def test_bad_input_is_refused(zoo, arguments, message):
+    assert_refused(bignas("extract", *arguments), message)
+
+
+def test_a_file_that_is_not_the_published_one_is_refused(zoo):
+    path = zoo / "tiny.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} must have the SHA-256"):
+        trained.supernet_file("tiny")
