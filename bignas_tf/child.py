@@ -43,8 +43,12 @@ class LayerFactory:
         arguments.setdefault("dtype", self.policy)
         return getattr(self.keras.layers, kind)(name=name, **arguments)
 
-    def make(self, op: ops.Op) -> Any:
+    def make(self, op: ops.Op, **others) -> Any:
         """Makes the layer of `op`.
+
+        Args:
+            op: of the network.
+            others: arguments of the layer instead of those that follow from `op`.
 
         Raises:
             ValueError: for a kind of op that no stock layer computes.
@@ -52,7 +56,23 @@ class LayerFactory:
         known = ", ".join(sorted(kind.__name__ for kind in _MAKERS))
         require(type(op) in _MAKERS, "spec", f"made of ops of kinds {known}", op)
         kind, arguments = _MAKERS[type(op)](self, op)
-        return self.layer(kind, op.name, **arguments)
+        return self.layer(kind, op.name, **(arguments | others))
+
+    def activation(self, op: ops.Activation) -> Any:
+        """What an activation layer of this module computes `op` with.
+
+        Raises:
+            ValueError: for hard_swish under tf_keras, which has none.
+        """
+        if self.keras is keras:
+            return op.function
+        known = op.function != "hard_swish"
+        require(known, "spec", "without hard_swish, which tf_keras has not", op.name)
+        if op.function == "hard_sigmoid":
+            # Its own is max(0, min(1, x / 5 + 1 / 2)).
+            relu = self.keras.activations.relu
+            return lambda x: relu(x + 3.0, max_value=6.0) / 6.0
+        return op.function
 
     def kernel(self, name: str, scale: float, distribution: str) -> Any:
         """Fan-out scaled initializer: the same values for the same `seed` and `name`."""
@@ -97,7 +117,7 @@ def _batch_norm(factory: LayerFactory, op: ops.BatchNorm) -> Made:
 
 
 def _activation(factory: LayerFactory, op: ops.Activation) -> Made:
-    return "Activation", {"activation": op.function}
+    return "Activation", {"activation": factory.activation(op)}
 
 
 def _pool(factory: LayerFactory, op: ops.Pool) -> Made:
@@ -180,7 +200,7 @@ def build_child(
         dtype: dtype or dtype policy of the layers; None is the global policy. With a mixed
             policy the outputs have the variables' dtype.
         name: of the model.
-        keras_module: `keras` or `tf_keras`.
+        keras_module: `keras` or `tf_keras`, whose hard_sigmoid is composed of relu6 then.
 
     Returns:
         A model from `(batch, height, width, channels)` to `(batch, classes)`, or without
@@ -189,7 +209,8 @@ def build_child(
 
     Raises:
         ValueError: for an unknown `pooling`, for an `input_tensor` whose channels are not
-            those of the spec, and where there is nothing below the top.
+            those of the spec, where there is nothing below the top, and for hard_swish
+            under tf_keras.
 
     Reference:
         Tan and Le, "EfficientNet", ICML 2019 (initial kernels); Yu et al., "BigNAS",
@@ -210,7 +231,7 @@ def build_child(
         )(x)  # fmt: skip
     network = [op for op in spec.ops() if include_top or op.block != TOP]
     require(len(network) > 0, "spec", "a network with ops below its top", spec)
-    x = _walk(factory, network, x)
+    x = walk(factory, network, x)
     if not include_top and pooling is not None:
         kind = {"avg": "GlobalAveragePooling2D", "max": "GlobalMaxPooling2D"}[pooling]
         x = factory.layer(kind, f"{pooling}_pool", data_format="channels_last")(x)
@@ -239,7 +260,17 @@ def _input(keras_module: Any, spec: NetworkSpec, tensor: Any, policy: Any) -> tu
     return sources[0] if len(sources) == 1 else sources, tensor
 
 
-def _walk(factory: LayerFactory, network: Sequence[ops.Op], x: Any) -> Any:
+def walk(factory: LayerFactory, network: Sequence[ops.Op], x: Any) -> Any:
+    """Calls what `factory` makes of each op, in order.
+
+    Args:
+        factory: whose `make` gives what can be called on an op's inputs.
+        network: ops in execution order.
+        x: Keras tensor that the first ones read.
+
+    Returns:
+        The last op's output.
+    """
     tensors = {ops.INPUT: x}
     for op in network:
         read = [tensors[name] for name in op.inputs]

@@ -13,9 +13,10 @@ from absl.flags import argparse_flags
 from bignas_tf.backend import choose_backend
 from bignas_tf.deploy.script import BAD_INPUT, FAILED, INTERRUPTED, stop
 
-NEED_KERAS = ("train", "select", "extract", "evaluate", "convert", "sweep")
+NEED_KERAS = ("train", "select", "extract", "evaluate", "finetune", "convert", "sweep")
 COMMANDS = (
-    "train", "select", "extract", "evaluate", "convert", "benchmark", "report", "sweep", "show",
+    "train", "select", "extract", "evaluate", "finetune", "convert", "benchmark", "report",
+    "sweep", "show",
 )  # fmt: skip
 
 _EPILOG = """the whole way:

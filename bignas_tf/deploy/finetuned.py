@@ -1,0 +1,166 @@
+"""From a child to a network that can be finetuned, and from that to a TFLite file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bignas_tf.data import Split
+from bignas_tf.deploy.converter import through_saved_model
+from bignas_tf.deploy.file_weights import read_file_weights
+from bignas_tf.deploy.folded import Weights, build_folded
+from bignas_tf.deploy.interpreter import load_interpreter, predict
+from bignas_tf.deploy.quiet import captured_stderr
+from bignas_tf.deploy.schemes import SCHEMES, Quantization
+from bignas_tf.deploy.tflite import Conversion, convert
+from bignas_tf.evaluation import BATCH, prepared
+from bignas_tf.files import read_json, write_json
+from bignas_tf.spec import NetworkSpec
+from bignas_tf.training.finetune_settings import FinetuneSettings
+
+
+def finetunable(settings: FinetuneSettings, spec: NetworkSpec, weights: Weights, steps: int) -> Any:
+    """Builds the tf_keras network that a technique trains.
+
+    Args:
+        settings: with the technique.
+        spec: the network.
+        weights: of `bignas_tf.deploy.folded.folded_weights`.
+        steps: of the whole finetuning.
+
+    Returns:
+        A `bignas_tf.deploy.tfmot.Finetunable`.
+
+    Raises:
+        ImportError: without TFMOT; says what to install.
+        ValueError: for a network that tf_keras cannot compute.
+    """
+    with captured_stderr():
+        from bignas_tf.deploy import compression, quantization_aware
+
+        if settings.technique == "quantize":
+            return quantization_aware.quantized(spec, weights)
+        if settings.sparsity is not None:
+            return compression.pruned(spec, weights, settings.sparsity, steps)
+        if settings.clusters is not None:
+            return compression.clustered(spec, weights, settings.clusters)
+        return compression.plain(spec, weights)
+
+
+def open_converter(model: Any, folder: str) -> Any:
+    """Opens TensorFlow's converter on a tf_keras model, for batch 1.
+
+    Args:
+        model: functional model of tf_keras.
+        folder: not needed.
+    """
+    import tensorflow as tf
+
+    del folder
+    signature = [tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="images")]
+    serve = tf.function(
+        lambda images: model(images, training=False), input_signature=signature, autograph=False
+    )
+    return tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()], model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What a finetuned network is measured with, at its resolution.
+
+    Attributes:
+        calibration: that the ranges of post-training quantization are set with.
+        verification: that file and network are compared on.
+        scored: whose labels are known and that nothing was trained on; None for none.
+        labels: of `scored`.
+    """
+
+    calibration: np.ndarray
+    verification: np.ndarray
+    scored: np.ndarray | None
+    labels: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls, calibration: Split, verification: Split, scored: Split | None, resolution: int
+    ) -> Images:
+        """Brings the images of splits to a resolution."""
+        return cls(
+            prepared(calibration, resolution),
+            prepared(verification, resolution),
+            prepared(scored, resolution) if scored else None,
+            scored.labels if scored else None,
+        )
+
+    def top1(self, run: Any) -> float | None:
+        """Share of the scored images whose top class is right, None where there are none.
+
+        Args:
+            run: from images to logits.
+        """
+        if self.scored is None:
+            return None
+        spans = [self.scored[start : start + BATCH] for start in range(0, len(self.scored), BATCH)]
+        logits = np.concatenate([np.asarray(run(images)) for images in spans])
+        return float((logits.argmax(-1) == self.labels).mean())
+
+
+def write_finetuned(
+    network: Any,
+    spec: NetworkSpec,
+    output: Path,
+    images: Images,
+    *,
+    quantization: str,
+    io: str | None,
+    metadata: Mapping[str, Any],
+    overwrite: bool = False,
+) -> tuple[Conversion, dict[str, Any]]:
+    """Converts a finetuned network, checks the file against it and measures both.
+
+    Args:
+        network: of `finetunable`.
+        spec: the network.
+        output: `.tflite` file to write.
+        images: to measure with.
+        quantization: a value of `Quantization`.
+        io: type of input and output, None for the quantization's own.
+        metadata: for the sidecar.
+        overwrite: whether the output may be replaced.
+
+    Returns:
+        The conversion, and what was measured: `top1` of the network and of the file, and
+        what the file's kernels hold. The sidecar has that under `finetuning`.
+
+    Raises:
+        VerificationError: if the file does not compute what the network computes.
+    """
+    trained = SCHEMES[Quantization.parse(quantization)].trained
+    model = network.model if trained else build_folded(spec, network.weights())
+    conversion = convert(
+        model,
+        output,
+        quantization=quantization,
+        calibration_images=images.calibration,
+        verification_images=images.verification,
+        metadata={**metadata, "spec": spec.to_json()},
+        io=io,
+        make_converter=open_converter if trained else through_saved_model,
+        overwrite=overwrite,
+    )
+    with captured_stderr():  # XNNPACK announces itself
+        interpreter = load_interpreter(output)
+    measured = {
+        "top1_network": images.top1(lambda batch: model(batch, training=False)),
+        "top1_file": images.top1(lambda batch: predict(interpreter, batch)),
+        "images": 0 if images.scored is None else len(images.scored),
+        "kernels": dataclasses.asdict(read_file_weights(output)),
+    }
+    sidecar = read_json(conversion.sidecar)
+    sidecar["finetuning"] = {**sidecar.get("finetuning", {}), **measured}
+    write_json(conversion.sidecar, sidecar)
+    return conversion, measured
