@@ -60,7 +60,7 @@ def _rows(lines: Iterable[str]) -> Iterable[Operator]:
                 return
             average = columns.index("[avg ms]") - 1
             # The first and the last column are text; a kind may hold spaces and digits.
-            row = re.compile(rf"(.*?\S)((?:\s+[\d.]+%?){{{len(columns) - 2}}})\s+(\S.*)")
+            row = re.compile(rf"(.*\S)((?:\s+[\d.]+%?){{{len(columns) - 2}}})\s+(\S.*)")
             continue
         found = row.search(re.sub(r"^.*?INFO:", "", line).strip())
         if not found:
