@@ -37,6 +37,13 @@ _INPUT_RANGE = flags.DEFINE_list(
     "The model's values of black and white, for example 0,255 (default: what the JSON beside "
     "the model says, else -1,1).",
 )
+_IO = flags.DEFINE_enum("io", None, ["int8", "uint8"], "Input and output of int8 (default: int8).")
+_PREPROCESSING = flags.DEFINE_enum(
+    "preprocessing",
+    None,
+    ["inside", "outside"],
+    "inside: the file takes pixels of 0 to 255; outside: -1 to 1 (default: as the model).",
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
 
 
@@ -46,12 +53,16 @@ def main() -> None:
         _MODEL.value,
         _OUTPUT.value,
         quantization=_QUANTIZATION.value,
+        io=_IO.value,
+        preprocessing=_PREPROCESSING.value,
         images=_IMAGES.value,
         input_range=_INPUT_RANGE.value,
         overwrite=_OVERWRITE.value,
         verbose=True,
     )
     print(conversion.summary())
+    if conversion.warning():
+        print(f"warning: {conversion.warning()}")
     print(f"described in {conversion.sidecar}")
 
 

@@ -1,12 +1,15 @@
-"""Converts children to TFLite and checks each file against its Keras model.
+"""Converts children to TFLite, ONNX, SavedModels; checks each against its Keras model.
 
 For a run: every extracted child, calibrated and checked on training images; writes
-NAME.tflite (or NAME_int8.tflite, ...) and its JSON to the run's folder. For a single
-.keras file or zoo model see also export/convert_tflite.py.
+NAME.tflite (NAME_int8.tflite, NAME.onnx, NAME_saved_model, ...) and its JSON to the run's
+folder. For a single .keras file or zoo model: --output, see also export/convert_tflite.py.
+docs/deploy.md says what each quantization is for and what is checked.
 
 Examples:
   bignas convert --workdir=runs/cifar10 --quantization=int8
+  bignas convert --workdir=runs/cifar10 --quantization=int8 --io=uint8 --preprocessing=inside
   bignas convert --model=child.keras --images=photos --output=child.tflite
+  bignas convert --model=child.keras --format=onnx --output=child.onnx
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.commands.run_folder import require_one
+from bignas_tf.deploy.formats import FORMATS, TFLITE
+from bignas_tf.deploy.preprocessing import PREPROCESSING
+from bignas_tf.deploy.schemes import POST_TRAINING
 
-QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
+QUANTIZATIONS = tuple(kind.value for kind in POST_TRAINING)
 VERIFIED, CALIBRATED = 64, 256  # images
 
 
@@ -29,13 +35,27 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--output", type=Path, help="file to write, with --model")
     parser.add_argument("--images", help="folder of images to check with, with --model")
     parser.add_argument("--data", help="source of --workdir, if it has moved since the training")
-    parser.add_argument("--quantization", default="float32", choices=QUANTIZATIONS)
+    parser.add_argument("--format", default=TFLITE, choices=FORMATS)
+    parser.add_argument(
+        "--quantization", default="float32", choices=QUANTIZATIONS, help="of a TFLite file"
+    )
+    parser.add_argument(
+        "--io", choices=("int8", "uint8"), help="input and output of int8 (default: int8)"
+    )
+    parser.add_argument(
+        "--preprocessing",
+        choices=PREPROCESSING,
+        help="inside: the file takes pixels of 0 to 255; outside: -1 to 1 (default: as the model)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def main(arguments: Any) -> None:
     """Runs the command."""
+    from bignas_tf.deploy.formats import check_format
+
     require_one(arguments)
+    check_format(arguments.format, arguments.quantization, arguments.io)
     if arguments.workdir:
         _convert_run(arguments)
         return
@@ -43,15 +63,25 @@ def main(arguments: Any) -> None:
 
     if arguments.output is None:
         raise ValueError("`output` must be given with `model`. Received: None")
-    conversion = convert_model(
-        arguments.model,
-        arguments.output,
-        quantization=arguments.quantization,
-        images=arguments.images,
-        overwrite=arguments.overwrite,
-        verbose=True,
+    _say(
+        convert_model(
+            arguments.model,
+            arguments.output,
+            format=arguments.format,
+            quantization=arguments.quantization,
+            io=arguments.io,
+            preprocessing=arguments.preprocessing,
+            images=arguments.images,
+            overwrite=arguments.overwrite,
+            verbose=True,
+        )
     )
+
+
+def _say(conversion: Any) -> None:
     print(conversion.summary())
+    if conversion.warning():
+        print(f"warning: {conversion.warning()}")
 
 
 def spread(images: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,15 +98,16 @@ def spread(images: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _convert_run(arguments: Any) -> None:
     from bignas_tf.commands.run_folder import child_files, load_run, recorded
-    from bignas_tf.files import check_output
+    from bignas_tf.deploy.formats import check_place, default_name
+    from bignas_tf.deploy.schemes import Quantization
 
-    suffix = "" if arguments.quantization == "float32" else f"_{arguments.quantization}"
+    kind = Quantization(arguments.quantization)
     outputs = {
-        path: arguments.workdir / f"{path.stem}{suffix}.tflite"
+        path: arguments.workdir / default_name(path.stem, arguments.format, kind)
         for path in child_files(arguments.workdir)
     }
     for output in outputs.values():
-        check_output(output, arguments.overwrite)
+        check_place(output, arguments.format, arguments.overwrite)
     trained, data = load_run(arguments)
     with recorded(arguments, {}, trained):
         for path, output in outputs.items():
@@ -84,23 +115,37 @@ def _convert_run(arguments: Any) -> None:
 
 
 def _convert_child(path: Path, output: Path, split: Any, arguments: Any) -> None:
+    from bignas_tf.deploy.formats import export
     from bignas_tf.deploy.model_file import load_model
+    from bignas_tf.deploy.preprocessing import in_range, placed
     from bignas_tf.deploy.schemes import SCHEMES, Quantization
     from bignas_tf.deploy.tflite import convert
     from bignas_tf.evaluation import prepared
 
-    model, metadata = load_model(path)
-    size = model.inputs[0].shape[1]
+    model, metadata = placed(*load_model(path), arguments.preprocessing)
     # The files are judged on images that no range was set with.
     verified, calibrated = spread(len(split))
+
+    def images(chosen: np.ndarray) -> np.ndarray:
+        size = model.inputs[0].shape[1]
+        return in_range(prepared(split.take(chosen), size), metadata["input_range"])
+
+    common: dict[str, Any] = {
+        "verification_images": images(verified),
+        "metadata": metadata,
+        "overwrite": arguments.overwrite,
+    }
+    if arguments.format != TFLITE:
+        _say(export(model, output, arguments.format, **common))
+        return
     needed = SCHEMES[Quantization(arguments.quantization)].calibrated
-    conversion = convert(
-        model,
-        output,
-        quantization=arguments.quantization,
-        calibration_images=prepared(split.take(calibrated), size) if needed else None,
-        verification_images=prepared(split.take(verified), size),
-        metadata=metadata,
-        overwrite=arguments.overwrite,
+    _say(
+        convert(
+            model,
+            output,
+            quantization=arguments.quantization,
+            calibration_images=images(calibrated) if needed else None,
+            io=arguments.io,
+            **common,
+        )
     )
-    print(conversion.summary())

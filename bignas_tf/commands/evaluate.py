@@ -2,12 +2,15 @@
 
 For a run: every extracted child, calibrated and, to compare, with the biggest child's
 statistics instead of its own; the biggest and the smallest child; for the digits also a
-logistic regression. Writes evaluation.json. For a single file: a child's .keras or a
-.tflite, on the test images of --data.
+logistic regression. Writes evaluation.json.
+
+For a single model on the test images of --data: top 1, top 5 and every class. A .keras, .tflite
+or .onnx file or a SavedModel's folder; the JSON beside it says how to preprocess.
 
 Examples:
   bignas evaluate --workdir=runs/cifar10
   bignas evaluate --model=child.tflite --data=folder:/data/cifar10
+  bignas evaluate --model=child.onnx --data=folder:/data/cifar10 --json=accuracy.json
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ from bignas_tf.commands.run_folder import require_one
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--workdir", type=Path, help="folder of the run")
-    parser.add_argument("--model", type=Path, help="a .keras or .tflite file instead")
+    parser.add_argument(
+        "--model", type=Path, help="a .keras, .tflite or .onnx file, or a SavedModel, instead"
+    )
     parser.add_argument("--data", help="source: digits, folder:PATH or tfds:NAME")
     parser.add_argument("--image_size", type=int, help="of --data, if not the model's input size")
+    parser.add_argument("--json", type=Path, help="file for the figures of --model")
     add_backend(parser)
 
 
@@ -34,6 +40,8 @@ def main(arguments: Any) -> None:
     if arguments.model:
         _evaluate_file(arguments)
     else:
+        if arguments.json:
+            raise ValueError(f"`json` must be given with `model`. Received: {arguments.json}")
         _evaluate_run(arguments)
 
 
@@ -60,48 +68,24 @@ def _evaluate_run(arguments: Any) -> None:
 
 
 def _evaluate_file(arguments: Any) -> None:
-    import numpy as np
+    import dataclasses
 
     from bignas_tf.data import load_source
-    from bignas_tf.deploy.interpreter import input_and_output, load_interpreter, predict
-    from bignas_tf.deploy.model_file import load_model, range_of, read_sidecar
-    from bignas_tf.evaluation import prepared
-    from bignas_tf.intervals import wilson_interval
+    from bignas_tf.deploy.file_evaluation import evaluate
+    from bignas_tf.deploy.runner import open_model
+    from bignas_tf.files import check_output, write_json
 
     if arguments.data is None:
         raise ValueError("`data` must be given with `model`. Received: None")
     path: Path = arguments.model
-    if path.suffix == ".tflite":
-        interpreter = load_interpreter(path)
-        shape = input_and_output(interpreter)[0].shape[1:]
-        known = read_sidecar(path)
-
-        def run(images: Any) -> Any:
-            return predict(interpreter, images)
-    else:
-        model, known = load_model(path)
-        shape = tuple(model.inputs[0].shape[1:])
-
-        def run(images: Any) -> Any:
-            return model.predict(images, verbose=0)
-
-    black, white = range_of(known)
-    size = arguments.image_size or known.get("image_size") or shape[0]
-    source = load_source(arguments.data, image_size=size, channels=shape[-1])
-    if known.get("labels", list(source.classes)) != list(source.classes):
-        raise ValueError(
-            f"`data` must have the classes of {path}, {', '.join(known['labels'])}. "
-            f"Received: {', '.join(source.classes)}"
-        )
-    images = prepared(source.test, shape[0])
-    if (black, white) != (-1.0, 1.0):
-        images = (images + 1) * np.float32((white - black) / 2) + np.float32(black)
-    logits = run(images)
-    if logits.shape[1:] != (len(source.classes),):
-        raise ValueError(
-            f"`data` must have as many classes as {path}, {logits.shape[-1]}. "
-            f"Received: {len(source.classes)}"
-        )
-    top1 = float((logits.argmax(-1) == source.test.labels).mean())
-    low, high = wilson_interval(top1, len(source.test))
-    print(f"{path}: {top1:.2%} ({low:.2%} to {high:.2%}) of {len(source.test)} test images")
+    if arguments.json:
+        check_output(arguments.json, overwrite=True)
+    runner = open_model(path)
+    size = arguments.image_size or runner.metadata.get("image_size") or runner.shape[0]
+    source = load_source(arguments.data, image_size=size, channels=runner.shape[-1])
+    evaluation = evaluate(runner, source, progress=True)
+    print(f"{path}: {evaluation.summary()}")
+    print(evaluation.table())
+    if arguments.json:
+        figures = dataclasses.asdict(evaluation)
+        write_json(arguments.json, {"model": str(path), "data": arguments.data, **figures})

@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from bignas_tf.deploy.quiet import captured_stderr
+from bignas_tf.deploy.saved_model import write_saved_model
 from bignas_tf.deploy.schemes import Scheme
+
+# From a model and an empty folder, which lives until the conversion is done, to a
+# `tf.lite.TFLiteConverter` that has not been configured yet.
+MakeConverter = Callable[[Any, str], Any]
 
 
 class ConversionError(RuntimeError):
-    """TensorFlow's converter refused the model."""
+    """A converter refused the model."""
 
 
-def flatbuffer(model: Any, scheme: Scheme, calibration: np.ndarray | None = None) -> bytes:
+def through_saved_model(model: Any, folder: str) -> Any:
+    """Opens the converter on a Keras 3 model.
+
+    From concrete functions of such a model the converter makes files that give NaN.
+
+    Args:
+        model: functional Keras model.
+        folder: an empty folder.
+
+    Returns:
+        A `tf.lite.TFLiteConverter` for batch 1.
+    """
+    import tensorflow as tf
+
+    write_saved_model(model, folder, batch=1)
+    return tf.lite.TFLiteConverter.from_saved_model(folder)
+
+
+def flatbuffer(
+    model: Any,
+    scheme: Scheme,
+    calibration: np.ndarray | None = None,
+    io: str | None = None,
+    make_converter: MakeConverter = through_saved_model,
+) -> bytes:
     """Runs TensorFlow's converter; its log is shown only if it fails.
 
     Args:
@@ -24,6 +54,9 @@ def flatbuffer(model: Any, scheme: Scheme, calibration: np.ndarray | None = None
         scheme: what to ask for.
         calibration: `(images, height, width, channels)`, float32, where the scheme
             is calibrated.
+        io: type of input and output, one of `scheme.interfaces`; by default the first.
+        make_converter: opens the converter on the model. A model of another kind, such as
+            one of tf_keras with quantization nodes, brings its own.
 
     Returns:
         The content of a `.tflite` file of batch 1.
@@ -31,24 +64,12 @@ def flatbuffer(model: Any, scheme: Scheme, calibration: np.ndarray | None = None
     Raises:
         ConversionError: if the converter fails.
     """
-    import keras
     import tensorflow as tf
 
+    interface = getattr(tf, scheme.interface(io))
     with captured_stderr(), tempfile.TemporaryDirectory() as folder:
         try:
-            # Through a SavedModel: from concrete functions of a Keras 3 model the converter
-            # makes files that give NaN.
-            archive = keras.export.ExportArchive()
-            archive.track(model)
-            archive.add_endpoint(
-                name="serve",
-                fn=lambda images: model(images, training=False),
-                input_signature=[
-                    tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="images")
-                ],
-            )
-            archive.write_out(folder, verbose=False)
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            converter = make_converter(model, folder)
             converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, scheme.operations)]
             if scheme.optimize:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -56,8 +77,7 @@ def flatbuffer(model: Any, scheme: Scheme, calibration: np.ndarray | None = None
                 converter.target_spec.supported_types = [getattr(tf, scheme.weights)]
             if calibration is not None:
                 converter.representative_dataset = lambda: ([image[None]] for image in calibration)
-            converter.inference_input_type = getattr(tf, scheme.interface)
-            converter.inference_output_type = getattr(tf, scheme.interface)
+            converter.inference_input_type = converter.inference_output_type = interface
             return converter.convert()
         except Exception as error:
             reason = str(error).strip().split("\n")[0]

@@ -1,26 +1,24 @@
-"""From the name of a model, or its file, to a TFLite file."""
+"""From the name of a model, or its file, to a converted file."""
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bignas_tf.deploy.formats import TFLITE, Export, check_format, check_place, export
+from bignas_tf.deploy.preprocessing import BYTES, in_range, placed, range_inside, range_of
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
+from bignas_tf.deploy.sidecar import read_sidecar, sidecar_path
 from bignas_tf.deploy.tflite import Conversion, convert
 from bignas_tf.deploy.verification_images import real_images
-from bignas_tf.files import check_output
 
 PRESETS = {f"bignasmodel_{size}": f"BigNASModel{size.upper()}" for size in ("s", "m", "l", "xl")}
-
-BYTES = (0.0, 255.0)  # black and white of images that a model preprocesses itself
-_UNIT = 1.01  # 255 times a rounded 1/255 is not quite 1
 
 _VERIFIED = 32  # images: enough for a share of agreement, seconds on a CPU
 _CALIBRATED = 100  # images: ranges of activations settle before that
@@ -56,7 +54,8 @@ def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
 
         try:
             model = keras.models.load_model(path, compile=False)
-            return model, _preprocessing(model) | metadata
+            inside = {"input_range": list(BYTES)} if range_inside(model) else {}
+            return model, inside | metadata
         except (ValueError, TypeError, KeyError, OSError) as error:
             failure = error
     reason = str(failure).strip().split("\n")[0]
@@ -84,54 +83,29 @@ def _preset(name: str) -> tuple[Any, dict[str, Any]]:
     }
 
 
-def _preprocessing(model: Any) -> dict[str, Any]:
-    """The input range of a model that first brings bytes to [-1, 1] or [0, 1] itself."""
-    import keras
-
-    layers = (layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
-    first = next(layers, None)
-    if not isinstance(first, keras.layers.Rescaling):
-        return {}
-    ends = [np.multiply(value, first.scale) + first.offset for value in BYTES]
-    return {"input_range": list(BYTES)} if np.max(np.abs(ends)) < _UNIT else {}
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """Reads the JSON of the same stem beside a model's file, empty if there is none.
-
-    Raises:
-        ValueError: if it is no JSON object.
-    """
-    sibling = path.with_suffix(".json")
-    if not sibling.exists():
-        return {}
-    try:
-        metadata = json.loads(sibling.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"the JSON beside `model` is broken ({error}). Received: {sibling}"
-        ) from error
-    if not isinstance(metadata, dict):
-        raise ValueError(f"the JSON beside `model` must be an object. Received: {sibling}")
-    return metadata
-
-
 def convert_model(
     model: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
+    format: str = TFLITE,
     quantization: Quantization | str = Quantization.FLOAT32,
+    io: str | None = None,
+    preprocessing: str | None = None,
     images: str | os.PathLike[str] | None = None,
     input_range: Sequence[float] | None = None,
     overwrite: bool = False,
     verbose: bool = False,
-) -> Conversion:
+) -> Conversion | Export:
     """Converts a model by name, checked and calibrated on real images.
 
     Args:
         model: a `.keras` file, or a key of `PRESETS` in any case (random weights).
-        output: the `.tflite` file to write.
-        quantization: a `Quantization` or its value.
+        output: the file to write, for a SavedModel the folder.
+        format: one of `bignas_tf.deploy.formats.FORMATS`.
+        quantization: a `Quantization` or its value; TFLite only.
+        io: type of input and output, see `bignas_tf.deploy.tflite.convert`.
+        preprocessing: `"inside"` or `"outside"`, see
+            `bignas_tf.deploy.preprocessing.placed`; None leaves it where it is.
         images: folder of images to calibrate and verify with, not the
             same ones; images that come with scikit-learn by default.
         input_range: the model's values of black and white; by default
@@ -146,51 +120,69 @@ def convert_model(
         ValueError: if an argument is wrong or the file fails its verification.
         OSError: if the output exists or cannot be written.
         ModuleNotFoundError: if no images are given and scikit-learn is missing.
-        ConversionError: if TensorFlow's converter fails.
+        ConversionError: if the converter fails.
     """
     kind = Quantization.parse(quantization)
-    check_output(Path(output), overwrite)  # before the seconds that loading takes
+    check_format(format, kind, io)
+    check_place(Path(output), format, overwrite)  # before the seconds that loading takes
     network, metadata = load_model(model)
-    low, high = range_of(metadata if input_range is None else {"input_range": input_range})
-    shape = tuple(network.inputs[0].shape[1:])
+    if input_range is not None:
+        metadata = {**metadata, "input_range": list(range_of({"input_range": input_range}))}
+    before = range_of(metadata)
+    network, metadata = placed(network, metadata, preprocessing)
+    if range_of(metadata) != before:
+        _check_own_sidecar(model, output)
     calibrated = SCHEMES[kind].calibrated
-    verification = calibration = real_images(
-        shape,
-        count=_VERIFIED + (_CALIBRATED if calibrated else 0),
-        input_range=(low, high),
-        folder=images,
-    )
-    if calibrated and len(verification) > 1:
-        # Judged on images that the ranges were not set with.
-        verification, calibration = _split(verification)
+    verification, calibration = _images(network, range_of(metadata), calibrated, images)
+    arguments: dict[str, Any] = {
+        "verification_images": verification,
+        "metadata": metadata,
+        "labels": metadata.get("labels"),
+        "overwrite": overwrite,
+    }
+    if format != TFLITE:
+        return export(network, output, format, **arguments)
     return convert(
         network,
         output,
         quantization=kind,
         calibration_images=calibration,
-        verification_images=verification,
-        metadata={**metadata, "input_range": [low, high]},
-        labels=metadata.get("labels"),
-        overwrite=overwrite,
+        io=io,
         verbose=verbose,
+        **arguments,
     )
+
+
+def _check_own_sidecar(model: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    """Keeps the JSON that describes the model from describing its converted file instead."""
+    source = Path(model).with_suffix(".json")
+    if sidecar_path(output).resolve() == source.resolve() and source.exists():
+        raise ValueError(
+            f"`output` must have another name where the preprocessing changes: {source.name} "
+            f"describes the model. Received: {output}"
+        )
+
+
+def _images(
+    network: Any,
+    input_range: tuple[float, float],
+    calibrated: bool,
+    folder: str | os.PathLike[str] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images to verify with and others to calibrate with."""
+    pictures = real_images(
+        tuple(network.inputs[0].shape[1:]),
+        count=_VERIFIED + (_CALIBRATED if calibrated else 0),
+        input_range=input_range if input_range != BYTES else (-1.0, 1.0),
+        folder=folder,
+    )
+    if input_range == BYTES:
+        pictures = in_range(pictures, input_range)
+    # Judged on images that the ranges were not set with.
+    return _split(pictures) if calibrated and len(pictures) > 1 else (pictures, pictures)
 
 
 def _split(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every fourth image, and the others."""
     chosen = np.arange(len(images)) % 4 == 0
     return images[chosen], images[~chosen]
-
-
-def range_of(metadata: Mapping[str, Any]) -> tuple[float, float]:
-    """A model's values of black and white, (-1, 1) if its metadata do not tell.
-
-    Raises:
-        ValueError: if they are not two numbers.
-    """
-    values = metadata.get("input_range", (-1.0, 1.0))
-    try:
-        low, high = (float(value) for value in values)
-    except (TypeError, ValueError):
-        raise ValueError(f"`input_range` must be two numbers. Received: {values!r}") from None
-    return low, high

@@ -1,4 +1,4 @@
-"""Does the TFLite file compute what the Keras model computes?"""
+"""Does a converted file compute what the Keras model computes?"""
 
 from __future__ import annotations
 
@@ -70,6 +70,78 @@ class Verification:
         """Whether the outputs depend on the image enough to judge the file by."""
         return self.spread > _SPREAD * self.scale
 
+    def summary(self) -> str:
+        """A few words for people."""
+        agreeing = round(self.agreement * self.images)
+        doubt = "" if self.telling else " (the outputs hardly depend on the image)"
+        return (
+            f"top class as in Keras on {agreeing} of {self.images} images{doubt}, "
+            f"largest difference {self.max_difference:.2g} (mean "
+            f"{self.mean_difference:.2g}, scale {self.scale:.2g})"
+        )
+
+
+def input_shape(model: Any) -> tuple[int, int, int]:
+    """The image that a model takes.
+
+    Args:
+        model: functional model of Keras or tf_keras.
+
+    Returns:
+        Height, width and channels.
+
+    Raises:
+        ValueError: unless it has one input, float32 images of one size, and one output, and
+            Keras runs on TensorFlow.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "export needs Keras on TensorFlow (KERAS_BACKEND=tensorflow). "
+            f"Received: {keras.backend.backend()!r}"
+        )
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not inputs or not outputs or len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            "`model` must be a functional Keras model with one input and one output. "
+            f"Received: {model!r}"
+        )
+    shape, dtype = tuple(inputs[0].shape[1:]), keras.backend.standardize_dtype(inputs[0].dtype)
+    if len(shape) != 3 or None in shape or dtype != "float32":
+        raise ValueError(
+            "`model` must take float32 images of static (height, width, channels). "
+            f"Received: {shape}, {dtype}"
+        )
+    return shape
+
+
+def checked_images(name: str, images: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    """Requires finite float images of one size.
+
+    Args:
+        name: of the argument.
+        images: `(images, height, width, channels)`.
+        shape: height, width and channels.
+
+    Returns:
+        The images in float32.
+
+    Raises:
+        ValueError: unless they are that, and at least one.
+    """
+    if images is None:
+        raise ValueError(f"`{name}` are needed here. Received: None")
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != shape or not len(images):
+        raise ValueError(
+            f"`{name}` must be one or more images of shape {shape}. Received: {images.shape}"
+        )
+    # Integers are nearly always images that somebody forgot to bring to the model's range.
+    if not np.issubdtype(images.dtype, np.floating) or not np.all(np.isfinite(images)):
+        raise ValueError(f"`{name}` must be finite floats. Received: {images.dtype}")
+    return images.astype(np.float32)
+
 
 def keras_outputs(model: Any, images: np.ndarray) -> np.ndarray:
     """Runs the Keras model in inference mode.
@@ -95,14 +167,20 @@ def keras_outputs(model: Any, images: np.ndarray) -> np.ndarray:
     return outputs
 
 
-def compare(reference: np.ndarray, outputs: np.ndarray, tolerance: Tolerance) -> Verification:
-    """Compares the outputs of a TFLite file with those of the Keras model.
+def compare(
+    reference: np.ndarray,
+    outputs: np.ndarray,
+    tolerance: Tolerance,
+    what: str = "the TFLite file",
+) -> Verification:
+    """Compares the outputs of a converted file with those of the Keras model.
 
     Args:
         reference: `(images, ..., classes)`, what the Keras model gives, finite.
-        outputs: same shape, what the TFLite file gives.
+        outputs: same shape, what the file gives.
         tolerance: what may differ. The number of images that may disagree is
             rounded down: of 8 images at an agreement of 0.9, none.
+        what: the file, in messages.
 
     Returns:
         The figures.
@@ -113,11 +191,10 @@ def compare(reference: np.ndarray, outputs: np.ndarray, tolerance: Tolerance) ->
     """
     if reference.shape != outputs.shape:
         raise VerificationError(
-            f"the Keras model gives outputs of shape {reference.shape}, "
-            f"the TFLite file {outputs.shape}"
+            f"the Keras model gives outputs of shape {reference.shape}, {what} {outputs.shape}"
         )
     if not np.all(np.isfinite(outputs)):
-        raise VerificationError("the TFLite file gives NaN or infinite outputs")
+        raise VerificationError(f"{what} gives NaN or infinite outputs")
     figures = _figures(reference, outputs, tolerance.tie)
     for name, found, limit in (
         ("largest", figures.max_difference, tolerance.max_difference),
@@ -125,20 +202,20 @@ def compare(reference: np.ndarray, outputs: np.ndarray, tolerance: Tolerance) ->
     ):
         if found > limit * figures.scale:
             raise VerificationError(
-                f"the {name} difference between the Keras model and the TFLite file is "
+                f"the {name} difference between the Keras model and {what} is "
                 f"{found:.3g}, more than {limit:g} of the outputs' scale {figures.scale:.3g}"
             )
     # Also true of a file that ignores its input, if the mean output is right.
     if figures.telling and figures.mean_difference >= figures.spread:
         raise VerificationError(
-            "the TFLite file differs from the Keras model as much as one image differs from "
+            f"{what} differs from the Keras model as much as one image differs from "
             f"another: by {figures.mean_difference:.3g} in the mean"
         )
     # The small addend keeps 1 - 0.9 from rounding 10 images down to 0.
     allowed = math.floor((1 - tolerance.agreement) * figures.images + 1e-9)
     if figures.clear_disagreements > allowed:
         raise VerificationError(
-            "the Keras model and the TFLite file disagree about the top class of "
+            f"the Keras model and {what} disagree about the top class of "
             f"{figures.clear_disagreements} of {figures.images} images, {allowed} may"
         )
     return figures

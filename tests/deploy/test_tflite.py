@@ -152,7 +152,7 @@ def test_a_json_beside_the_output_is_extended_but_never_loses_anything(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"quantization": "int4"}, ValueError, "float32, float16, dynamic, int8. Received: 'int4'"),
+        ({"quantization": "int4"}, ValueError, "int8, int8_float_io, int16x8, qat_int8. Received: 'int4'"),
         ({"quantization": "int8"}, ValueError, "`calibration_images`"),
         ({"verification_images": np.zeros((0, 24, 24, 3))}, ValueError, "`verification_images`"),
         ({"verification_images": np.zeros((2, 32, 32, 3))}, ValueError, r"\(24, 24, 3\)"),

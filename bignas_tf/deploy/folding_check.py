@@ -1,0 +1,103 @@
+"""Is batch norm folded into the convolutions of a converted file?
+
+A batch norm that was not folded runs as a multiplication and an addition. Counting both, and
+knowing how many the network's own ops explain, tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bignas_tf import ops
+from bignas_tf.deploy.verification import VerificationError
+from bignas_tf.spec import NetworkSpec
+
+# The converter may write a difference as a sum and a quotient as a product.
+_SAME = {"MUL": ("MUL", "DIV"), "ADD": ("ADD", "SUB", "ADD_N")}
+# Activations that are no single operator: multiplications, additions.
+_ACTIVATIONS = {"swish": (1, 0), "hard_sigmoid": (1, 1)}
+
+
+def explained(network: Iterable[ops.Op], *, rescaled: bool = False) -> dict[str, int]:
+    """Multiplications and additions that remain when every batch norm that can be is folded.
+
+    A batch norm folds into a convolution or dense layer whose output nothing else reads.
+
+    Args:
+        network: its primitive ops.
+        rescaled: bool, whether a rescaling of the pixels comes first.
+
+    Returns:
+        `{"MUL": count, "ADD": count}`.
+    """
+    network = list(network)
+    makers = {op.name: op for op in network}
+    readers: dict[str, int] = {}
+    for op in network:
+        for name in op.inputs:
+            readers[name] = readers.get(name, 0) + 1
+    products = sums = int(rescaled)
+    for op in network:
+        if isinstance(op, ops.Activation):
+            own = _ACTIVATIONS.get(op.function, (0, 0))
+            products, sums = products + own[0], sums + own[1]
+        elif isinstance(op, ops.Multiply):
+            products += 1
+        elif isinstance(op, (ops.Add, ops.Subtract)):
+            sums += len(op.inputs) - 1
+        elif isinstance(op, ops.BatchNorm):
+            maker = makers.get(op.inputs[0])
+            linear = isinstance(maker, (ops.Conv, ops.DepthwiseConv, ops.Dense))
+            if not linear or readers[op.inputs[0]] > 1:
+                products, sums = products + 1, sums + 1
+    return {"MUL": products, "ADD": sums}
+
+
+def check_folding(
+    operators: Mapping[str, int], spec: NetworkSpec, *, rescaled: bool = False
+) -> dict[str, dict[str, int]]:
+    """Requires a file to multiply and add no more often than its network says.
+
+    Args:
+        operators: of the file, name -> how many.
+        spec: the network.
+        rescaled: bool, whether a rescaling of the pixels comes first.
+
+    Returns:
+        For `"MUL"` and `"ADD"` how many were `found` and how many are `explained`.
+
+    Raises:
+        VerificationError: if there are more.
+    """
+    limits = explained(spec.ops(), rescaled=rescaled)
+    counts = {
+        name: {"found": sum(operators.get(kind, 0) for kind in kinds), "explained": limits[name]}
+        for name, kinds in _SAME.items()
+    }
+    for name, count in counts.items():
+        if count["found"] > count["explained"]:
+            raise VerificationError(
+                f"batch norm is not folded: the TFLite file has {count['found']} {name} "
+                f"operators, the ops of its network explain {count['explained']}"
+            )
+    return counts
+
+
+def spec_of(model: Any, metadata: Mapping[str, Any]) -> NetworkSpec | None:
+    """The network that a model was built from, None if nobody says.
+
+    Args:
+        model: a Keras model; `build_child` leaves its spec on it.
+        metadata: of the model, with the spec's JSON under `spec`.
+
+    Returns:
+        The network; also None where the JSON has blocks that nobody has registered.
+    """
+    if "spec" in metadata:
+        try:
+            return NetworkSpec.from_json(metadata["spec"])
+        except ValueError:
+            return None
+    spec = getattr(model, "spec", None)
+    return spec if isinstance(spec, NetworkSpec) else None

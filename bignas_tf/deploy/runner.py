@@ -1,0 +1,108 @@
+"""One way to run a finished model, whatever its format."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bignas_tf.deploy.quiet import captured_stderr
+from bignas_tf.deploy.sidecar import read_sidecar
+
+_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """A model that was loaded from a file.
+
+    Attributes:
+        path: of the file, or of a SavedModel's folder.
+        shape: `(height, width, channels)` of an image.
+        metadata: what the JSON beside it says.
+        run: from float32 images `(batch, height, width, channels)`, preprocessed as the
+            model expects them, to `(batch, ...)`, dequantized.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    metadata: dict[str, Any]
+    run: Callable[[np.ndarray], np.ndarray]
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Runs images in batches.
+
+        Args:
+            images: `(images, height, width, channels)`.
+
+        Returns:
+            `(images, ...)`, float32.
+
+        Raises:
+            ValueError: if `images` are of another size, or none.
+        """
+        if images.shape[1:] != self.shape or not len(images):
+            raise ValueError(
+                f"`images` must be one or more of shape {self.shape}. Received: {images.shape}"
+            )
+        outputs = [
+            np.asarray(self.run(images[start : start + _BATCH].astype(np.float32)), np.float32)
+            for start in range(0, len(images), _BATCH)
+        ]
+        return np.concatenate(outputs)
+
+
+def open_model(path: str | os.PathLike[str]) -> Runner:
+    """Loads a `.tflite`, `.keras` or `.onnx` file, or the folder of a SavedModel.
+
+    Args:
+        path: the file or folder.
+
+    Raises:
+        ValueError: if it is none of them, or damaged.
+        ModuleNotFoundError: for an ONNX file, if ONNX Runtime is not installed.
+    """
+    path = Path(path)
+    if path.suffix == ".keras":
+        return _keras(path)
+    if path.suffix == ".tflite":
+        shape, run = _tflite(path)
+    elif path.suffix == ".onnx":
+        from bignas_tf.deploy.onnx_file import open_onnx
+
+        shape, run = open_onnx(path)
+    elif path.is_dir():
+        from bignas_tf.deploy.saved_model import open_saved_model
+
+        shape, run = open_saved_model(path)
+    else:
+        raise ValueError(
+            "`model` must be a .keras file or a .tflite file, an .onnx file or the folder of a "
+            f"SavedModel. Received: {path}"
+        )
+    return Runner(path, shape, read_sidecar(path), run)
+
+
+def _keras(path: Path) -> Runner:
+    from bignas_tf.deploy.model_file import load_model
+
+    model, metadata = load_model(path)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return model.predict_on_batch(images)
+
+    return Runner(path, tuple(model.inputs[0].shape[1:]), metadata, run)
+
+
+def _tflite(path: Path) -> tuple[tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
+    from bignas_tf.deploy.interpreter import input_and_output, load_interpreter, predict
+
+    with captured_stderr():  # XNNPACK announces itself
+        # One thread: networks for phones are too small for more at one image a time.
+        interpreter = load_interpreter(path)
+    shape = input_and_output(interpreter)[0].shape[1:]
+    return shape, lambda images: predict(interpreter, images)

@@ -1,0 +1,102 @@
+"""The JSON beside a model's file, which says what it is and how it was checked."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bignas_tf.files import check_output
+
+_PACKAGES = ("bignas-tf", "tensorflow", "keras", "ai-edge-litert", "tf2onnx", "onnxruntime")
+
+
+def sidecar_path(path: str | os.PathLike[str]) -> Path:
+    """The JSON beside a converted model.
+
+    `model.tflite` has `model.json`; other formats keep their own names, as `model.onnx.json`,
+    so that the exports of one child do not describe each other.
+    """
+    path = Path(path)
+    return path.with_suffix(".json") if path.suffix == ".tflite" else _full_name(path)
+
+
+def _full_name(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Reads the JSON beside a model, empty if there is none.
+
+    For `child.keras` that is `child.keras.json`, else `child.json`.
+
+    Raises:
+        ValueError: if it is no JSON object.
+    """
+    sibling = next(
+        (file for file in (_full_name(path), path.with_suffix(".json")) if file.exists()), None
+    )
+    if sibling is None:
+        return {}
+    try:
+        metadata = json.loads(sibling.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"the JSON beside `model` is broken ({error}). Received: {sibling}"
+        ) from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"the JSON beside `model` must be an object. Received: {sibling}")
+    return metadata
+
+
+def described(
+    model: Any, metadata: Mapping[str, Any] | None, labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """The caller's part of a sidecar, as it will be read back.
+
+    Raises:
+        ValueError: if `labels` are not one per class, or something is no JSON.
+    """
+    content = {**(metadata or {})}
+    if labels is not None:
+        classes = model.outputs[0].shape[-1]
+        if isinstance(labels, str) or len(labels) != classes:
+            raise ValueError(f"`labels` must be {classes} names. Received: {labels!r}")
+        content["labels"] = list(labels)
+    try:
+        return json.loads(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`metadata` and `labels` must be JSON-serializable. Received: {error}"
+        ) from error
+
+
+def check_sidecar(sidecar: Path, content: Mapping[str, Any], overwrite: bool) -> None:
+    """Refuses a sidecar whose place is taken by a JSON that says more than `content`.
+
+    `bignas extract` describes child.keras in child.json, child.tflite's place too: whoever
+    passes all of that as metadata loses nothing.
+
+    Raises:
+        FileExistsError: if it is taken and `overwrite` is false.
+    """
+    try:
+        present = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        present = None
+    if not isinstance(present, dict) or not present.items() <= content.items():
+        check_output(sidecar, overwrite)
+
+
+def versions() -> dict[str, str]:
+    """The installed packages that a conversion depends on."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # an extra, or this package run from a checkout that is not installed
+    return found
