@@ -169,7 +169,13 @@ def _finetuner(
     from bignas_tf.training.finetune import Finetuner
 
     child, spec = network
-    arrays = {variable.path: np.asarray(variable) for variable in child.variables}
+    weights = folded_weights(
+        spec, {variable.path: np.asarray(variable) for variable in child.variables}
+    )
+    # Not of the child's variables: its dropout has a random seed.
+    identity = weights_identity(
+        {f"{k}/{i}": a for k, v in weights.items() for i, a in enumerate(v)}
+    )
     plan = BatchPlan(
         data.train,
         batch_size=settings.batch_size,
@@ -178,11 +184,11 @@ def _finetuner(
     )
     steps = settings.steps(plan.steps_per_epoch)
     return Finetuner(
-        finetunable(settings, spec, folded_weights(spec, arrays), steps),
+        finetunable(settings, spec, weights, steps),
         plan,
         settings,
         arguments.workdir / "finetune" / f"{arguments.child}_{arguments.technique}",
-        {"child": weights_identity(arrays), "images": data.source.fingerprint},
+        {"child": identity, "images": data.source.fingerprint},
         ["bignas", *sys.argv[1:]],
     )
 

@@ -1,0 +1,86 @@
+"""`bignas finetune` on a tiny run."""
+
+import shutil
+
+import numpy as np
+import pytest
+from commands_fixture import WARNINGS, assert_refused, bignas, done, files, read, registered
+
+from bignas_tf.deploy.file_weights import read_file_weights
+from bignas_tf.deploy.interpreter import predict
+from bignas_tf.evaluation import prepared
+from bignas_tf.training.recipe import Recipe, get_recipe
+from bignas_tf.training.run_data import load_run_data
+from bignas_tf.training.trainer import Trainer
+
+pytestmark = [
+    *WARNINGS,
+    # Of TFMOT and tf_keras.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+FINETUNE = ("finetune", "--child=s", "--epochs=0.5", "--batch_size=32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_by_name():
+    yield from registered()
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("extracted")
+    # As it was initialized: what a training would make better is not asked here.
+    fields = {"space": "tiny", "held_out": 1200, "calibration_images": 64, "zero_gamma": False}
+    Trainer(get_recipe("digits").replace(**fields), workdir).save()
+    done("extract", f"--workdir={workdir}", "--genotype=smallest", "--name=s")
+    return workdir
+
+
+@pytest.fixture
+def run(extracted, tmp_path):
+    return shutil.copytree(extracted, tmp_path / "run")
+
+
+def test_a_pruned_child_is_measured_on_held_out_images(run):
+    said = done(*FINETUNE, f"--workdir={run}", "--technique=prune", "--sparsity=0.7")
+    path = run / "s_pruned.tflite"
+    described = read(path.with_suffix(".json"))
+    finetuning = described["finetuning"]
+    assert finetuning["technique"] == "prune" and finetuning["batch_size"] == 32
+    assert finetuning["kernels"]["sparsity"] == read_file_weights(path).sparsity > 0.6
+    recipe = Recipe.from_json(read(run / "run.json")["recipe"])
+    held_out = load_run_data(recipe).held_out
+    logits = predict(path, prepared(held_out, described["resolution"]))
+    assert finetuning["images"] == len(held_out)
+    assert finetuning["top1_file"] == pytest.approx(np.mean(logits.argmax(-1) == held_out.labels))
+    assert f"file {finetuning['top1_file']:.2%}" in said
+    assert read(run / "run.finetune.json")["seeds"] == {"finetune": 0}
+    record = read(run / "finetune/s_prune/run.json")
+    assert record["finetune"]["sparsity"] == 0.7
+    # Its end is kept: the file can be written again, in another type too.
+    done(
+        *FINETUNE, f"--workdir={run}", "--technique=prune", "--sparsity=0.7", "--quantization=int8"
+    )
+    assert read(run / "s_pruned_int8.json")["finetuning"]["kernels"]["sparsity"] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--technique=quantize", "--child=z"), "`child` must be one of s. Received: 'z'"),
+        (("--technique=quantize", "--epochs=0"), "`epochs` must be a positive number"),
+        (("--technique=quantize", "--quantization=int8"), "`quantization` must be left out"),
+        (("--technique=quantize", "--clusters=4"), "`clusters` must be left out to quantize"),
+        (("--technique=plain", "--io=int8"), "`io` must be one of float32"),
+        (("--technique=plain", "--quantization=qat_int8"), "`quantization` must be one of"),
+        (("--technique=plain", "--batch_size=0"), "`batch_size` must be an integer of at least 1"),
+        (("--technique=prune", "--sparsity=1"), "`sparsity` must be above 0 and below 1"),
+        (("--technique=plain",), "s_finetuned.tflite"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_written(extracted, arguments, message):
+    occupied = extracted / "s_finetuned.tflite"
+    occupied.write_bytes(b"")
+    before = files(extracted)
+    assert_refused(bignas(*FINETUNE, f"--workdir={extracted}", *arguments), message)
+    assert files(extracted) == before
