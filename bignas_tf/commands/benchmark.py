@@ -1,7 +1,7 @@
 """Times TFLite files on this machine, each in its own process, taking turns.
 
 Rounds go on until the median of every file is known to --spread (half the width of its 95 %
-interval), for --seconds at most; files that are not are named.
+interval), for --seconds at most; files that are not are named. --profile times operators.
 
 For a run: all .tflite files of its folder; writes benchmark.csv there. Let nothing else
 run meanwhile.
@@ -9,7 +9,7 @@ run meanwhile.
 Examples:
   bignas benchmark --workdir=runs/cifar10 --threads=1
   bignas benchmark --model=s.tflite,m.tflite --csv=latency.csv --spread=0.01
-  bignas benchmark --model=s.tflite --profile=profiles    # which operators take the time
+  bignas benchmark --model=s.tflite --profile=profiles
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ class Listed:
         """Why it cannot be used and what helps, or an empty text."""
         if self.state == "device":
             return ""
-        if self.state == "unauthorized":
-            return "unauthorized: unlock it and accept its question about USB debugging"
+        if self.state in ("unauthorized", "authorizing"):
+            return f"{self.state}: unlock it and accept its question about USB debugging"
         if self.state == "offline":
             return "offline: plug it in again, or `adb reconnect`"
         if self.state.startswith("no permissions"):

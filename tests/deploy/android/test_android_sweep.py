@@ -355,6 +355,7 @@ def test_the_script_ends_with_one_line_where_no_device_can_be_used(phones, files
         ({"A1": "device"}, ["C3"], r"`serials` must be connected \(A1\). Received: C3"),
         ({"A1": "no permissions (user in plugdev group)"}, [], "udev"),
         ({"A1": "recovery"}, [], "A1 is recovery"),
+        ({"A1": "authorizing"}, [], "A1 is authorizing: unlock it"),
     ],
 )
 def test_devices_that_cannot_be_used_are_named(states, serials, message, phones):
