@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from bignas_tf.deploy.android.device import State
 
+_POLL = 5.0  # seconds
+
 
 @dataclasses.dataclass(frozen=True)
 class Cooling:
@@ -76,4 +78,4 @@ def cool_down(
         left = end - time.monotonic()
         if cool or left <= 0:
             return state, cool
-        sleep(min(5.0, left))
+        sleep(min(_POLL, left))
