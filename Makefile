@@ -6,7 +6,7 @@ RUN := runs/quickstart
 JAX_TESTS := not slow
 SOURCES := bignas_tf export benchmarks tests
 
-.PHONY: quickstart test test-all lint format clean
+.PHONY: quickstart test test-all test-long lint format clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed (make PYTHON=python3.12 ...). Received: {v[0]}.{v[1]}")'
@@ -32,12 +32,16 @@ quickstart: $(VENV)/.installed
 	@ls $(RUN)/*.tflite $(RUN)/report.html
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
 	# A process has one backend of Keras.
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(JAX_TESTS)" tests/jax_backend
 
 test-all:
 	$(MAKE) test JAX_TESTS=
+
+# Hours; goes on where it was stopped. BIGNAS_RUN=runs/cifar10 converts children of a trained run.
+test-long: $(VENV)/.installed
+	BIGNAS_CONVERT_COUNTS=cifar=200,bignas=50 $(BIN)/python -m pytest -m long -s
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check --quiet $(SOURCES)

@@ -6,6 +6,7 @@ knowing how many the network's own ops explain, tells.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,8 +16,7 @@ from bignas_tf.spec import NetworkSpec
 
 # The converter may write a difference as a sum and a quotient as a product.
 _SAME = {"MUL": ("MUL", "DIV"), "ADD": ("ADD", "SUB", "ADD_N")}
-# Activations that are no single operator: multiplications, additions.
-_ACTIVATIONS = {"swish": (1, 0), "hard_sigmoid": (1, 1)}
+_LINEAR = (ops.Conv, ops.DepthwiseConv, ops.Dense)
 
 
 def explained(network: Iterable[ops.Op], *, rescaled: bool = False) -> dict[str, int]:
@@ -33,24 +33,28 @@ def explained(network: Iterable[ops.Op], *, rescaled: bool = False) -> dict[str,
     """
     network = list(network)
     makers = {op.name: op for op in network}
-    readers: dict[str, int] = {}
-    for op in network:
-        for name in op.inputs:
-            readers[name] = readers.get(name, 0) + 1
+    readers = collections.Counter(name for op in network for name in op.inputs)
+
+    def folds(op: ops.Op) -> bool:
+        """Whether a product or sum of `op`'s input and a constant goes into a kernel or bias."""
+        name = op.inputs[0]
+        maker = makers.get(name)
+        if readers[name] > 1:
+            return False
+        return isinstance(maker, _LINEAR) or (isinstance(maker, ops.BatchNorm) and folds(maker))
+
     products = sums = int(rescaled)
     for op in network:
         if isinstance(op, ops.Activation):
-            own = _ACTIVATIONS.get(op.function, (0, 0))
-            products, sums = products + own[0], sums + own[1]
+            # A hard sigmoid is relu6(x + 3) / 6.
+            products += op.function in ("swish", "hard_sigmoid")
+            sums += op.function == "hard_sigmoid" and not folds(op)
         elif isinstance(op, ops.Multiply):
             products += 1
         elif isinstance(op, (ops.Add, ops.Subtract)):
             sums += len(op.inputs) - 1
-        elif isinstance(op, ops.BatchNorm):
-            maker = makers.get(op.inputs[0])
-            linear = isinstance(maker, (ops.Conv, ops.DepthwiseConv, ops.Dense))
-            if not linear or readers[op.inputs[0]] > 1:
-                products, sums = products + 1, sums + 1
+        elif isinstance(op, ops.BatchNorm) and not folds(op):
+            products, sums = products + 1, sums + 1
     return {"MUL": products, "ADD": sums}
 
 

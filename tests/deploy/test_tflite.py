@@ -31,7 +31,7 @@ def test_the_float32_file_computes_what_keras_computes(model, float_file, photog
     assert np.ptp(expected, axis=0).max() > 0.01  # the images do differ
 
 
-@pytest.mark.parametrize("quantization", ["float16", "dynamic", "int8"])
+@pytest.mark.parametrize("quantization", ["float16", "dynamic", "int8", "int8_float_io", "int16x8"])
 def test_every_quantization_converts_to_a_file_that_its_sidecar_describes(
     quantization, model, photographs, tmp_path, capfd
 ):
@@ -152,7 +152,7 @@ def test_a_json_beside_the_output_is_extended_but_never_loses_anything(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"quantization": "int4"}, ValueError, "int8, int8_float_io, int16x8, qat_int8. Received: 'int4'"),
+        ({"quantization": "int4"}, ValueError, "int16x8, qat_int8. Received: 'int4'"),
         ({"quantization": "int8"}, ValueError, "`calibration_images`"),
         ({"verification_images": np.zeros((0, 24, 24, 3))}, ValueError, "`verification_images`"),
         ({"verification_images": np.zeros((2, 32, 32, 3))}, ValueError, r"\(24, 24, 3\)"),
