@@ -15,8 +15,8 @@ from bignas_tf.deploy.script import BAD_INPUT, FAILED, INTERRUPTED, stop
 
 NEED_KERAS = ("train", "select", "extract", "evaluate", "finetune", "convert", "sweep")
 COMMANDS = (
-    "train", "select", "extract", "evaluate", "finetune", "convert", "benchmark", "report",
-    "sweep", "show",
+    "train", "select", "extract", "evaluate", "convert", "benchmark", "report", "sweep",
+    "finetune", "show",
 )  # fmt: skip
 
 _EPILOG = """the whole way:

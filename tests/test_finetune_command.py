@@ -1,6 +1,7 @@
 """`bignas finetune` on a tiny run."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -62,6 +63,14 @@ def test_a_pruned_child_is_measured_on_held_out_images(run):
         *FINETUNE, f"--workdir={run}", "--technique=prune", "--sparsity=0.7", "--quantization=int8"
     )
     assert read(run / "s_pruned_int8.json")["finetuning"]["kernels"]["sparsity"] > 0.6
+
+
+def test_without_tfmot_it_says_what_to_install(extracted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
+    monkeypatch.delitem(sys.modules, "bignas_tf.deploy.tfmot", raising=False)
+    refused = bignas(*FINETUNE, f"--workdir={extracted}", "--technique=quantize")
+    assert_refused(refused, "needs TFMOT and tf_keras: pip install 'bignas-tf.tfmot.'")
+    assert not (extracted / "finetune").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ Examples:
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,10 @@ def main(arguments: Any) -> int:
     from bignas_tf.commands.convert import spread
     from bignas_tf.commands.run_folder import load_run, recorded
     from bignas_tf.deploy.finetuned import Images, write_finetuned
+    from bignas_tf.deploy.quiet import captured_stderr
 
+    with captured_stderr():
+        importlib.import_module("bignas_tf.deploy.tfmot")  # missing, it is missed before work
     trained, data = load_run(arguments)
     settings = settings.filled(trained.recipe)
     child, spec, metadata = _load(path)

@@ -1,4 +1,11 @@
-"""Quantization-aware training: networks that round in training as their int8 file will."""
+"""Quantization-aware training: networks that round in training as their int8 file will.
+
+Batch norm is folded before training, with the calibrated statistics: only then is a kernel
+rounded in training the kernel rounded in the file. Left in place and folded by TFMOT or the
+converter, each would normalize with statistics of batches, or round before it scales.
+Rounding stands where TFLite rounds and nowhere else, so that no operator is left in float
+and none has to rescale.
+"""
 
 from __future__ import annotations
 

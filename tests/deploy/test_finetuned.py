@@ -1,15 +1,18 @@
 """Networks that are finetuned: twins, folding, rounding, pruning, clustering, their files."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from bignas_tf import ops
 from bignas_tf.blocks import ConvBlock, HeadBlock, MBConvBlock, SqueezeExcitation
 from bignas_tf.child import build_child
 from bignas_tf.deploy.file_weights import file_kernels, read_file_weights
 from bignas_tf.deploy.finetuned import Images, finetunable, write_finetuned
-from bignas_tf.deploy.folded import build_folded, folded_weights
+from bignas_tf.deploy.folded import build_folded, folded_weights, folds
 from bignas_tf.deploy.interpreter import load_interpreter
 from bignas_tf.ops import ACTIVATIONS
 from bignas_tf.spec import NetworkSpec
@@ -223,3 +226,17 @@ def test_settings_name_what_is_wrong():
     ]:
         with pytest.raises(ValueError, match=message):
             FinetuneSettings(epochs=1, learning_rate=1e-3, **own)
+
+
+def test_a_batch_norm_that_cannot_be_folded_is_refused():
+    shared = {"in_channels": 4, "channels": 4}
+    conv = ops.Conv(name="conv", inputs=("input",), kernel_size=1, **shared)
+    norm = ops.BatchNorm(name="bn", inputs=("conv",), **shared)
+    assert folds([conv, norm]) == {"bn": "conv"}
+    for network in (
+        [ops.BatchNorm(name="bn", inputs=("input",), **shared)],
+        [dataclasses.replace(conv, use_bias=True), norm],
+        [conv, norm, ops.Add(name="add", inputs=("conv", "bn"), **shared)],
+    ):
+        with pytest.raises(ValueError, match="batch norm follows a convolution of its own.*'bn'"):
+            folds(network)
