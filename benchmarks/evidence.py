@@ -1,0 +1,155 @@
+"""The method's claims on CIFAR-10: every run, table and plot of docs/evidence.md.
+
+Parts, each of which goes on where it was stopped; all but the ablations need the first:
+  main         the supernet, and S, M, L, XL selected under 3.4, 5, 7 and 10 MMACs
+  finetuning   each of them finetuned for two epochs at three learning rates
+  alone        S and L trained alone, by an external teacher, and jointly with their own
+  ablations    one switch off at a time in the space `cifar_small`, several seeds
+  calibration  S and L calibrated on 64 to 8,192 images (benchmarks/calibration.py)
+  tables       what of all this is done, as CSV files and plots; after each part too
+
+One run of a part at a time on a machine; parts may run side by side on several.
+
+python benchmarks/evidence.py --data=folder:/data/cifar10 --workdir=runs/evidence
+python benchmarks/evidence.py --data=folder:/data/cifar10 --workdir=runs/evidence --parts=tables
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import evidence_tables
+from absl import app, flags
+
+PARTS = ("main", "finetuning", "alone", "ablations", "calibration")
+_DATA = flags.DEFINE_string("data", None, "CIFAR-10: folder:PATH or tfds:cifar10.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
+_PARTS = flags.DEFINE_list("parts", [*PARTS, "tables"], "What to do of the above.")
+_RESULTS = flags.DEFINE_string("results", "zoo/results", "Where the CSV files go.")
+_PLOTS = flags.DEFINE_string("plots", "docs", "Where the plots go.")
+_EPOCHS = flags.DEFINE_integer("epochs", 20, "Of main and alone.", lower_bound=1)
+_SHORT = flags.DEFINE_integer("ablation_epochs", 4, "Of the ablations.", lower_bound=1)
+_SEEDS = flags.DEFINE_list("ablation_seeds", ["0", "1", "2"], "Of the ablations.")
+_BACKEND = flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
+
+SELECT = {"budget": "mmacs:3.4,5,7,10", "names": "s,m,l,xl"}
+RATES = (0.01, 0.001, 0.0001)
+# Between the ends: some choice of every gene that is neither smallest nor biggest, or either.
+MIDDLE = {
+    "resolution": 28, "stem_width": 8, "stage1_width": 16, "stage1_depth": 2,
+    "stage1_kernel": 3, "stage1_expand": 2, "stage2_width": 24, "stage2_depth": 2,
+    "stage2_kernel": 5, "stage2_expand": 3, "stage3_width": 56, "stage3_depth": 1,
+    "stage3_kernel": 3, "stage3_expand": 3, "head_width": 160,
+}  # fmt: skip
+
+
+def _main_run() -> pathlib.Path:
+    return pathlib.Path(_WORKDIR.value) / "main" / "full-seed0"
+
+
+def _selected() -> dict[str, dict[str, int]]:
+    path = _main_run() / "select" / "selected.json"
+    if not path.exists():
+        raise app.UsageError(f"{path} is missing; --parts=main makes it")
+    return {entry["name"]: entry["genotype"] for entry in json.loads(path.read_text())}
+
+
+def _schedule(**fields: object) -> dict[str, object]:
+    from bignas_tf.training.recipe import get_recipe
+
+    return {**get_recipe("cifar10").schedule, **fields}
+
+
+def _main() -> dict[str, object]:
+    return {"set": {"epochs": _EPOCHS.value}, "variants": {"full": {}}, "select": SELECT}
+
+
+def _finetuning() -> dict[str, object]:
+    variants = {
+        f"{name}-lr{rate:g}": {
+            "restrict": {gene: [value] for gene, value in genotype.items()},
+            "schedule": {"kind": "cosine", "initial": rate},
+        }
+        for name, genotype in _selected().items()
+        for rate in RATES
+    }
+    common = {"epochs": 2, "init_from": str(_main_run()), "evaluate_every": 0}
+    return {"set": common, "variants": variants}
+
+
+def _alone() -> dict[str, object]:
+    from bignas_tf.spaces import get_space
+
+    biggest = get_space("cifar").biggest().as_dict()
+    selected, variants = _selected(), {}
+    for name in ("s", "l"):
+        one = {gene: [value] for gene, value in selected[name].items()}
+        pairs = {gene: [value, biggest[gene]] for gene, value in selected[name].items()}
+        variants[f"{name}-alone"] = {"restrict": one}
+        variants[f"{name}-teacher"] = {"restrict": one, "teacher": str(_main_run())}
+        variants[f"{name}-jointly"] = {"restrict": pairs, "random_children": 0}
+    return {"set": {"epochs": _EPOCHS.value, "evaluate_every": 0}, "variants": variants}
+
+
+def _ablations() -> dict[str, object]:
+    paths = {"sandwich": False, "distillation": False, "regularize": "all"}
+    every_epoch = {"evaluate_every": 1}  # for the curves
+    variants = {
+        "full": every_epoch,
+        "no_sandwich": {**paths, "random_children": 1},
+        "no_sandwich_four_paths": {**paths, "random_children": 4},
+        "no_distillation": {"distillation": False},
+        "no_zero_gamma": {"zero_gamma": False},
+        "no_transition_shortcuts": {"shortcut": "identity"},
+        "no_constant_ending": {"schedule": _schedule(constant_ending=False), **every_epoch},
+        "regularize_all": {"regularize": "all"},
+    }
+    return {
+        "set": {"space": "cifar_small", "epochs": _SHORT.value, "evaluate_every": 0},
+        "variants": variants,
+        "seeds": [int(seed) for seed in _SEEDS.value],
+        "children": {"middle": MIDDLE},
+    }
+
+
+SWEEPS = {"main": _main, "finetuning": _finetuning, "alone": _alone, "ablations": _ablations}
+
+
+def _command(part: str) -> list[str]:
+    workdir = pathlib.Path(_WORKDIR.value)
+    if part == "calibration":
+        study = pathlib.Path(__file__).with_name("calibration.py")
+        return [
+            str(study), f"--workdir={_main_run()}", f"--data={_DATA.value}", "--names=s,l",
+            f"--csv={workdir / 'calibration.csv'}",
+        ]  # fmt: skip
+    path = workdir / f"{part}.json"
+    sweep = {"recipe": "cifar10", "data": _DATA.value, **SWEEPS[part]()}
+    path.write_text(json.dumps(sweep, indent=2) + "\n", encoding="utf-8")
+    sweep_command = ["-m", "bignas_tf.cli", "sweep", f"--file={path}"]
+    return [*sweep_command, f"--workdir={workdir / part}", f"--backend={_BACKEND.value}"]
+
+
+def main(argv: list[str]) -> None:
+    """Runs what is not done yet."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    unknown = sorted({*_PARTS.value} - {*PARTS, "tables"})
+    if unknown:
+        raise app.UsageError(f"--parts must be of {', '.join(PARTS)}, tables; got {unknown}")
+    os.environ["KERAS_BACKEND"] = _BACKEND.value  # recipes load Keras
+    pathlib.Path(_WORKDIR.value).mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        if part in _PARTS.value:
+            done = subprocess.run([sys.executable, *_command(part)], check=False)  # noqa: S603
+            if done.returncode:
+                sys.exit(done.returncode)
+    evidence_tables.write(
+        pathlib.Path(_WORKDIR.value), pathlib.Path(_RESULTS.value), pathlib.Path(_PLOTS.value)
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,100 @@
+"""The two plots of the evidence, as PNG."""
+
+from __future__ import annotations
+
+import pathlib
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bignas_tf.report.drawing import COLOUR, plot_style
+
+Row = dict[str, str]
+# Variant's ending -> how it is drawn.
+ALONE = {
+    "alone": ("trained alone", "s", COLOUR["test"]),
+    "teacher": ("alone, external teacher", "D", COLOUR["third"]),
+    "jointly": ("jointly with its own teacher", "^", COLOUR["muted"]),
+}
+
+
+def _save(figure: Figure, path: pathlib.Path) -> None:
+    figure.savefig(path, dpi=150, facecolor="white", bbox_inches="tight")
+
+
+def _errors(rows: Sequence[Row]) -> list[list[float]]:
+    """Lengths of the error bars in points, below and above."""
+    top1, low, high = ([100 * float(r[k]) for r in rows] for k in ("top1", "top1_low", "top1_high"))
+    return [
+        [a - b for a, b in zip(top1, low, strict=True)],
+        [b - a for a, b in zip(top1, high, strict=True)],
+    ]
+
+
+def draw_front(main: Sequence[Row], alone: Sequence[Row], path: pathlib.Path) -> None:
+    """Sliced children by cost, and the same children trained in other ways beside them."""
+    rows = sorted(main, key=lambda row: float(row["mmacs"]))
+    with plot_style():
+        figure = Figure(figsize=(6.4, 4.0))
+        axes = figure.subplots()
+        x, y = ([float(r["mmacs"]) for r in rows], [100 * float(r["top1"]) for r in rows])
+        axes.errorbar(
+            x, y, yerr=_errors(rows), marker="o", capsize=2, color=COLOUR["front"],
+            label="sliced from the supernet, not finetuned",
+        )  # fmt: skip
+        for a, b, row in zip(x, y, rows, strict=True):
+            name = row["child"] if row["child"] in ("biggest", "smallest") else row["child"].upper()
+            axes.annotate(
+                name, (a, b), (0, 9), textcoords="offset points", ha="center",
+                color=COLOUR["front"],
+            )  # fmt: skip
+        for ending, (label, marker, colour) in ALONE.items():
+            some = [row for row in alone if row["variant"].endswith(f"-{ending}")]
+            if some:
+                axes.errorbar(
+                    [float(r["mmacs"]) for r in some], [100 * float(r["top1"]) for r in some],
+                    yerr=_errors(some), marker=marker, linestyle="none", capsize=2, color=colour,
+                    label=label,
+                )  # fmt: skip
+        axes.set_xlabel("MMACs")
+        axes.set_ylabel("top-1 on the test images, %")
+        axes.margins(y=0.12)
+        axes.legend(loc="lower right")
+        _save(figure, path)
+
+
+def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:
+    """Held-out accuracy of both ends over epochs; the ablation with and without the ending."""
+    with plot_style():
+        figure = Figure(figsize=(9.0, 3.8))
+        left, right = figure.subplots(1, 2)
+        _curves(left, [r for r in rows if r["part"] == "main"], {"full": "-"})
+        left.set_title("space cifar", loc="left")
+        styles = {"full": "-", "no_constant_ending": "--"}
+        _curves(right, [r for r in rows if r["part"] == "ablations"], styles)
+        right.set_title("space cifar_small, mean of seeds", loc="left")
+        for axes in (left, right):
+            axes.set_xlabel("epoch")
+            axes.set_ylabel("top-1 on held-out images, %")
+            if axes.get_lines():
+                axes.legend(loc="lower right")
+        figure.tight_layout()
+        _save(figure, path)
+
+
+def _curves(axes: Axes, rows: Sequence[Row], styles: dict[str, str]) -> None:
+    for variant, style in styles.items():
+        for child, colour in (("biggest", COLOUR["front"]), ("smallest", COLOUR["test"])):
+            values: dict[int, list[float]] = {}
+            for row in rows:
+                if row["run"].rsplit("-seed")[0] == variant and row["child"] == child:
+                    top1 = 100 * float(row["held_out_top1"])
+                    values.setdefault(int(row["epoch"]), []).append(top1)
+            if not values:
+                continue
+            ending = ", without constant ending" if variant == "no_constant_ending" else ""
+            epochs = sorted(values)
+            means = [statistics.mean(values[epoch]) for epoch in epochs]
+            axes.plot(epochs, means, style, color=colour, label=child + ending)
