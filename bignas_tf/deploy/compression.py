@@ -39,7 +39,8 @@ class _WrappingFactory(FoldingFactory):
 def pruned(spec: NetworkSpec, weights: Weights, sparsity: float, steps: int) -> Finetunable:
     """The network with its smallest weights set to zero, more and more of them.
 
-    Sparsity rises over the first two thirds of the steps, cubically.
+    Sparsity rises over the first half of the steps, cubically: the rest, at a rate that falls,
+    makes up for it.
 
     Args:
         spec: the network.
@@ -51,8 +52,8 @@ def pruned(spec: NetworkSpec, weights: Weights, sparsity: float, steps: int) -> 
         Zhu and Gupta, "To prune, or not to prune", 2017.
     """
     require(steps >= 2, "epochs", "two steps at least, to prune", steps)
-    updates = max(1, min(20, 2 * steps // 3))
-    frequency = max(1, 2 * steps // 3 // updates)
+    updates = max(1, min(20, steps // 2))
+    frequency = max(1, steps // 2 // updates)
     # The count starts at 1; the last update is that of the whole sparsity.
     schedule = tfmot.sparsity.keras.PolynomialDecay(
         0.0, sparsity, begin_step=1, end_step=1 + max(1, updates - 1) * frequency,

@@ -15,6 +15,7 @@ from bignas_tf.deploy.finetuned import Images, finetunable, write_finetuned
 from bignas_tf.deploy.folded import build_folded, folded_weights, folds
 from bignas_tf.deploy.interpreter import load_interpreter
 from bignas_tf.ops import ACTIVATIONS
+from bignas_tf.spaces import get_space
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.training.finetune_settings import FinetuneSettings
 
@@ -143,9 +144,9 @@ def train(network, images, steps, rate=1e-3):
     return [float(step()) for _ in range(steps)]
 
 
-def write(network, output, images, quantization="float32"):
+def write(network, output, images, quantization="float32", spec=SPEC):
     return write_finetuned(
-        network, SPEC, output, images, quantization=quantization, io=None, metadata={}
+        network, spec, output, images, quantization=quantization, io=None, metadata={}
     )
 
 
@@ -240,3 +241,25 @@ def test_a_batch_norm_that_cannot_be_folded_is_refused():
     ):
         with pytest.raises(ValueError, match="batch norm follows a convolution of its own.*'bn'"):
             folds(network)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "spec",
+    [
+        get_space("cifar").smallest().spec(),
+        get_space("cifar").biggest().spec(),
+    ],
+    ids=["smallest", "biggest"],
+)
+def test_children_for_cifar_have_no_float_operator_after_quantization_aware_training(
+    spec, tmp_path
+):
+    weights = folded_weights(spec, arrays(randomized(spec)))
+    network = finetunable(FinetuneSettings("quantize", 1, 1e-3), spec, weights, 1)
+    images = np.random.default_rng(1).uniform(-1, 1, (16, *spec.input_shape)).astype(np.float32)
+    network.model(images, training=True)
+    measured = Images(images, images, None, None)
+    conversion, _ = write(network, tmp_path / "q.tflite", measured, "qat_int8", spec)
+    details = load_interpreter(conversion.path, delegate="none").get_tensor_details()
+    assert [tensor["name"] for tensor in details if tensor["dtype"] == np.float32] == []
