@@ -29,9 +29,11 @@ class Graph:
     def summary(self) -> str:
         """A few words for people."""
         total, outside = sum(self.operators.values()), sum(self.outside.values())
+        if not self.delegate_parts:
+            return f"{total} operators, XNNPACK takes none"
         parts = "1 part" if self.delegate_parts == 1 else f"{self.delegate_parts} parts"
         text = f"{total} operators, XNNPACK takes {total - outside} in {parts}"
-        return f"{text} (not {_listed(self.outside)})" if 0 < outside < total else text
+        return f"{text} (not {_listed(self.outside)})" if outside else text
 
     def warning(self) -> str | None:
         """What the choice of operators and quantization costs, None if it is little."""
