@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bignas_tf.deploy.interpreter import input_and_output, load_interpreter
+from bignas_tf.deploy.interpreter import delegated_parts, input_and_output, load_interpreter
 
 
 def peak_rss_mb() -> float:
@@ -31,11 +31,6 @@ def peak_rss_mb() -> float:
     except (OSError, StopIteration):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def delegated_parts(interpreter: Any) -> int:
-    """How many parts of the graph a delegate took; each seam between parts costs time."""
-    return sum(details["op_name"] == "DELEGATE" for details in interpreter._get_ops_details())
 
 
 def random_input(interpreter: Any) -> np.ndarray:
