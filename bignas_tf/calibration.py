@@ -11,7 +11,7 @@ Reference:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import keras
@@ -142,28 +142,34 @@ def batch_norm_statistics(
         for start in range(0, len(images), chunk)
     ]
     needed_mb = cost.count(spec).peak_activation_bytes * len(images) / 1e6
-    walk = _store if needed_mb <= memory_limit_mb else _recompute
     with full_precision():
         if method == "batch_average":
             return _batch_average(ops, weights, chunks)
-        return _Sequential(ops, weights).run(chunks, walk)
+        calibration = SequentialCalibration(weights)
+        if needed_mb <= memory_limit_mb:
+            calibration.walk(ops, [{INPUT: chunk} for chunk in chunks])
+        else:
+            _recompute(calibration, ops, chunks)
+    return calibration.statistics
 
 
-class _Sequential:
-    """Weights and the statistics found so far."""
+class SequentialCalibration:
+    """Settles the batch norms of a network in their order.
 
-    def __init__(self, ops: Sequence[Op], weights: Mapping[str, Any]):
-        self.ops = ops
+    Args:
+        weights: of the network or a part of it, by `op/weight`.
+
+    Attributes:
+        weights: tensors; with the statistics found so far.
+        statistics: found so far, by `op/moving_*`.
+    """
+
+    def __init__(self, weights: Mapping[str, Any]):
         self.weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
         self.statistics: dict[str, np.ndarray] = {}
 
-    def run(
-        self, chunks: list[Any], walk: Callable[[_Sequential, list[Any]], None]
-    ) -> dict[str, np.ndarray]:
-        walk(self, chunks)
-        return self.statistics
-
     def apply(self, op: Op, *inputs: Any) -> Any:
+        """Runs an op whose statistics are settled."""
         return apply_finished(op, self.weights, *inputs)
 
     def settle(self, op: BatchNorm, chunks: Iterator[Any]) -> None:
@@ -177,26 +183,39 @@ class _Sequential:
             self.statistics[path] = value.astype(dtype)
             self.weights[path] = K.convert_to_tensor(value, dtype)
 
+    def walk(
+        self, ops: Sequence[Op], chunks: Sequence[Mapping[str, Any]], needed: Set[str] = frozenset()
+    ) -> list[dict[str, Any]]:
+        """Runs ops over all chunks at once, holding every live tensor of each.
 
-def _store(network: _Sequential, chunks: list[Any]) -> None:
-    """Walks the ops once, holding every live tensor of all chunks."""
-    last = last_uses(network.ops)
-    tensors: dict[str, list[Any]] = {INPUT: chunks}
-    for index, op in enumerate(network.ops):
-        inputs = [tensors[name] for name in op.inputs]
-        if isinstance(op, BatchNorm):
-            network.settle(op, iter(inputs[0]))
-        tensors[op.name] = [network.apply(op, *each) for each in zip(*inputs, strict=True)]
-        for name in set(op.inputs):
-            if last[name] == index:
-                del tensors[name]
+        Args:
+            ops: that follow each other.
+            chunks: tensors by name that they read.
+            needed: names of tensors that live on after them.
+
+        Returns:
+            What is needed, of every chunk.
+        """
+        tensors = [dict(chunk) for chunk in chunks]
+        last = {name: index for index, op in enumerate(ops) for name in (*op.inputs, op.name)}
+        for index, op in enumerate(ops):
+            if isinstance(op, BatchNorm):
+                self.settle(op, (chunk[op.inputs[0]] for chunk in tensors))
+            for chunk in tensors:
+                chunk[op.name] = self.apply(op, *(chunk[name] for name in op.inputs))
+                for name in {*op.inputs, op.name}:
+                    if last[name] == index and name not in needed:
+                        del chunk[name]
+        return [{k: x for k, x in chunk.items() if k in needed} for chunk in tensors]
 
 
-def _recompute(network: _Sequential, chunks: list[Any]) -> None:
+def _recompute(
+    network: SequentialCalibration, network_ops: Sequence[Op], chunks: list[Any]
+) -> None:
     """Holds block inputs only and recomputes what lies within a block."""
-    last = last_uses(network.ops)
+    last = last_uses(network_ops)
     tensors: dict[str, list[Any]] = {INPUT: chunks}
-    numbered = enumerate(network.ops)
+    numbered = enumerate(network_ops)
     for _, group in itertools.groupby(numbered, key=lambda pair: pair[1].block):
         block = list(group)
         end = block[-1][0]

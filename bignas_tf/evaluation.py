@@ -14,6 +14,7 @@ from bignas_tf.data import Split
 from bignas_tf.ops import INPUT, BatchNorm, last_uses
 from bignas_tf.primitives import apply_finished, full_precision
 from bignas_tf.resize import prepare
+from bignas_tf.shared_prefix import SharedPrefixes
 from bignas_tf.spaces import Genotype
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.supernet import Supernet, slice_weights
@@ -105,15 +106,24 @@ def sliced_statistics(
     }
 
 
+def _chunks(images: np.ndarray) -> list[Any]:
+    return [K.convert_to_tensor(images[i:j]) for i, j in _spans(len(images), BATCH)]
+
+
 class ChildEvaluator:
     """Scores genotypes by slicing, calibrating and evaluating; no training anywhere.
+
+    A child goes on from where it departs from the one before (`shared_prefix`): score those
+    that begin alike in a row.
 
     Args:
         supernet: the trained supernet.
         calibration: training images that the statistics are estimated from.
         validation: held-out training images that the accuracy is measured on.
         split: what the validation images are called in reports.
-        memory_limit_mb: of stored activations during calibration.
+        memory_limit_mb: of the activations that a child's calibration and evaluation hold at
+            once, and again of those that the next may go on from; a child that needs more is
+            calibrated block by block and shares nothing.
     """
 
     def __init__(
@@ -131,6 +141,7 @@ class ChildEvaluator:
         self._validation = validation
         self._memory_limit_mb = memory_limit_mb
         self._images: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._prefixes = SharedPrefixes(self._weights, memory_limit_mb)
         self._donor: tuple[Genotype, dict[str, np.ndarray]] | None = None
 
     def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
@@ -156,6 +167,11 @@ class ChildEvaluator:
         """
         spec = genotype.spec()
         if donor is None:
+            images = self._at(genotype["resolution"])
+            needed_mb = cost.count(spec).peak_activation_bytes * sum(map(len, images)) / 1e6
+            if needed_mb <= self._memory_limit_mb:
+                with full_precision():
+                    return self._prefixes.logits(spec, *map(_chunks, images))
             weights = self.finished_weights(genotype)
         else:
             if self._donor is None or self._donor[0] != donor:

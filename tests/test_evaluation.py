@@ -13,10 +13,10 @@ from bignas_tf.extract import extract
 from bignas_tf.resize import prepare
 
 
-def split(count: int, seed: int) -> Split:
+def split(count: int, seed: int, channels: int = 1) -> Split:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count).astype(np.int32)
-    return Split(labels, rng.integers(0, 256, (count, 8, 8, 1)).astype(np.uint8))
+    return Split(labels, rng.integers(0, 256, (count, 8, 8, channels)).astype(np.uint8))
 
 
 @functools.cache

@@ -148,8 +148,7 @@ class CoarseToFine(RoundStrategy):
             unused = {g: max(0.0, WELL_USED - budget.cost(g) / budget.limit) for g in mixed}
             mixed.sort(key=unused.__getitem__)  # stable: random among those that use it well
             proposed |= dict.fromkeys(mixed[: self._fine_candidates])
-        # Children of one resolution in a row: an evaluator resizes its images once for all.
-        return sorted(proposed, key=lambda genotype: genotype.spec().input_shape)
+        return list(proposed)
 
     def _variations(self, parent: Genotype, rng: np.random.Generator) -> Iterator[Genotype]:
         """Changes of one gene (all), of one stage and of several genes (drawn)."""

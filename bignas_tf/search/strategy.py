@@ -62,8 +62,20 @@ class Strategy(Protocol):
         ...
 
 
+def prefix_order(genotype: Genotype) -> tuple[str, ...]:
+    """A key that sorts genotypes by resolution, then block by block.
+
+    Children that begin alike then follow each other, and share the work of their beginning
+    (`bignas_tf.shared_prefix`).
+    """
+    spec = genotype.spec()
+    return (repr(spec.input_shape), *map(repr, spec.blocks))
+
+
 class RoundStrategy(abc.ABC):
     """A strategy that proposes in rounds, each after all results of the one before.
+
+    Within a round it asks in `prefix_order`.
 
     Subclasses define `propose` and `phase_of`. What they draw should depend on `rng` alone,
     so that a resumed search draws the same.
@@ -218,4 +230,4 @@ class RoundStrategy(abc.ABC):
         """Begins the next round that has anything to propose once this one is over."""
         while not (self._queue or self._pending) and self._round + 1 < self._rounds:
             self._round += 1
-            self._queue = self.propose(self._round)
+            self._queue = sorted(self.propose(self._round), key=prefix_order)
