@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,13 @@ import numpy as np
 
 DELEGATE = "DELEGATE"  # LiteRT's name for an operator that stands for a part of the graph
 _IDENTIFIER = b"TFL3"  # the flatbuffer's file identifier, bytes 4 to 8
+_TRIAL = """
+import sys
+from ai_edge_litert.interpreter import Interpreter
+interpreter = Interpreter(model_path=sys.argv[1])
+interpreter.allocate_tensors()
+interpreter.invoke()
+"""
 
 
 class TFLiteFileError(ValueError):
@@ -98,6 +107,27 @@ def _check_file(path: Path) -> None:
         raise TFLiteFileError(f"the TFLite file is empty. Received: {path}")
     if head[4:8] != _IDENTIFIER:
         raise TFLiteFileError(f"not a TFLite file (no 'TFL3' at byte 4). Received: {path}")
+
+
+def require_survival(path: str | os.PathLike[str]) -> None:
+    """Runs a TFLite file once in a process of its own.
+
+    LiteRT aborts the process on some files that its converter writes.
+
+    Args:
+        path: a `.tflite` file.
+
+    Raises:
+        TFLiteFileError: if that process dies, with its last words.
+    """
+    done = subprocess.run(  # noqa: S603 - our own interpreter, no shell
+        [sys.executable, "-c", _TRIAL, os.fspath(path)], capture_output=True, text=True
+    )
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or ["no output"]
+        raise TFLiteFileError(
+            f"LiteRT ends with status {done.returncode} on the file ({words[-1]})"
+        )
 
 
 def input_and_output(interpreter: Any) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ from bignas_tf.deploy.interpreter import (
     input_and_output,
     load_interpreter,
     predict,
+    require_survival,
 )
 from bignas_tf.deploy.preprocessing import leading_rescaling
 from bignas_tf.deploy.quiet import captured_stderr
@@ -152,6 +153,7 @@ def convert(
         ConversionError: if TensorFlow's converter fails.
         VerificationError: if the file does not compute what the model computes, or batch norm
             is not folded.
+        TFLiteFileError: if LiteRT cannot run the file.
     """
     started = time.perf_counter()
     kind = Quantization.parse(quantization)
@@ -203,6 +205,7 @@ def _written(
     content = converted()
     path.write_bytes(content)
     say(f"comparing the file with the Keras model on {len(images)} images")
+    require_survival(path)
     with captured_stderr():  # XNNPACK announces itself
         interpreter = load_interpreter(path)
         outputs = predict(interpreter, images)

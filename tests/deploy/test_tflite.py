@@ -109,6 +109,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
     path = tmp_path / "model.tflite"
     path.write_bytes(b"the one before")
     monkeypatch.setattr(tflite, "flatbuffer", lambda *arguments: b"new")
+    monkeypatch.setattr(tflite, "require_survival", lambda path: None)
     monkeypatch.setattr(tflite, "load_interpreter", lambda path: None)
     monkeypatch.setattr(tflite, "input_and_output", lambda interpreter: (None, None))
     model = make_model()
@@ -119,6 +120,16 @@ def test_a_file_that_computes_something_else_is_not_kept(
         convert(model, path, verification_images=photographs, overwrite=True)
     assert os.listdir(tmp_path) == ["model.tflite"]
     assert path.read_bytes() == b"the one before"
+
+
+def test_a_file_that_kills_litert_is_not_kept(make_model, photographs, tmp_path, monkeypatch):
+    from bignas_tf.deploy import interpreter
+
+    monkeypatch.setattr(interpreter, "_TRIAL", "import os; os.write(2, b'double free'); os.abort()")
+    monkeypatch.setattr(tflite, "flatbuffer", lambda *arguments: b"new")
+    with pytest.raises(TFLiteFileError, match=r"status -6 on the file \(double free\)"):
+        convert(make_model(), tmp_path / "model.tflite", verification_images=photographs[:2])
+    assert not os.listdir(tmp_path)
 
 
 def test_an_existing_output_is_replaced_only_on_request(
