@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
 JAX_TESTS := not slow
-SOURCES := bignas_tf export benchmarks tests
+SOURCES := bignas_tf export benchmarks tests zoo
 
 .PHONY: quickstart test test-all test-long lint format clean
 
