@@ -19,7 +19,9 @@ _SAME = {"MUL": ("MUL", "DIV"), "ADD": ("ADD", "SUB", "ADD_N")}
 _LINEAR = (ops.Conv, ops.DepthwiseConv, ops.Dense)
 
 
-def explained(network: Iterable[ops.Op], *, rescaled: bool = False) -> dict[str, int]:
+def explained(
+    network: Iterable[ops.Op], *, rescaled: bool = False, rounded: bool = False
+) -> dict[str, int]:
     """Multiplications and additions that remain when every batch norm that can be is folded.
 
     A batch norm folds into a convolution or dense layer whose output nothing else reads.
@@ -27,6 +29,8 @@ def explained(network: Iterable[ops.Op], *, rescaled: bool = False) -> dict[str,
     Args:
         network: its primitive ops.
         rescaled: bool, whether a rescaling of the pixels comes first.
+        rounded: bool, whether training rounded every activation: the addition of a hard
+            sigmoid then does not go into the bias before it.
 
     Returns:
         `{"MUL": count, "ADD": count}`.
@@ -48,7 +52,7 @@ def explained(network: Iterable[ops.Op], *, rescaled: bool = False) -> dict[str,
         if isinstance(op, ops.Activation):
             # A hard sigmoid is relu6(x + 3) / 6.
             products += op.function in ("swish", "hard_sigmoid")
-            sums += op.function == "hard_sigmoid" and not folds(op)
+            sums += op.function == "hard_sigmoid" and (rounded or not folds(op))
         elif isinstance(op, ops.Multiply):
             products += 1
         elif isinstance(op, (ops.Add, ops.Subtract)):
@@ -59,14 +63,19 @@ def explained(network: Iterable[ops.Op], *, rescaled: bool = False) -> dict[str,
 
 
 def check_folding(
-    operators: Mapping[str, int], spec: NetworkSpec, *, rescaled: bool = False
+    operators: Mapping[str, int],
+    spec: NetworkSpec,
+    *,
+    rescaled: bool = False,
+    rounded: bool = False,
 ) -> dict[str, dict[str, int]]:
     """Requires a file to multiply and add no more often than its network says.
 
     Args:
         operators: of the file, name -> how many.
         spec: the network.
-        rescaled: bool, whether a rescaling of the pixels comes first.
+        rescaled: as of `explained`.
+        rounded: as of `explained`.
 
     Returns:
         For `"MUL"` and `"ADD"` how many were `found` and how many are `explained`.
@@ -74,7 +83,7 @@ def check_folding(
     Raises:
         VerificationError: if there are more.
     """
-    limits = explained(spec.ops(), rescaled=rescaled)
+    limits = explained(spec.ops(), rescaled=rescaled, rounded=rounded)
     counts = {
         name: {"found": sum(operators.get(kind, 0) for kind in kinds), "explained": limits[name]}
         for name, kinds in _SAME.items()

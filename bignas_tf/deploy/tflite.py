@@ -181,7 +181,7 @@ def convert(
 
     with staged(output, sidecar) as (temporary, temporary_sidecar):
         figures = _written(temporary, model, scheme, images, converted, verbose)
-        figures["folding"] = _folding(figures["graph"], model, content)
+        figures["folding"] = _folding(figures["graph"], model, content, scheme)
         seconds = time.perf_counter() - started
         conversion = Conversion(output, sidecar, kind, **figures, seconds=seconds)
         content |= _sidecar_figures(conversion)
@@ -221,12 +221,13 @@ def _written(
 
 
 def _folding(
-    graph: Graph, model: Any, metadata: Mapping[str, Any]
+    graph: Graph, model: Any, metadata: Mapping[str, Any], scheme: Scheme
 ) -> dict[str, dict[str, int]] | None:
     spec = spec_of(model, metadata)
     if spec is None:
         return None
-    return check_folding(graph.operators, spec, rescaled=leading_rescaling(model) is not None)
+    rescaled = leading_rescaling(model) is not None
+    return check_folding(graph.operators, spec, rescaled=rescaled, rounded=scheme.trained)
 
 
 def _silent(line: str) -> None:

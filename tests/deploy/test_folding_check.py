@@ -113,6 +113,7 @@ def test_batch_norms_that_cannot_be_folded_are_expected_to_stay():
     # hard sigmoid, whose product stays. The sum has three terms.
     assert explained(writer.ops) == {"MUL": 4, "ADD": 5}
     assert explained(writer.ops, rescaled=True) == {"MUL": 5, "ADD": 6}
+    assert explained(writer.ops, rounded=True) == {"MUL": 4, "ADD": 6}
     writer.activation("gate2", x, "hard_sigmoid")
     assert explained(writer.ops) == {"MUL": 5, "ADD": 6}
 
