@@ -29,7 +29,10 @@ _DRAWS = flags.DEFINE_integer("draws", 5, "Random draws of images.", lower_bound
 _BATCH = flags.DEFINE_integer("batch", 128, "Images of a batch of batch_average.", lower_bound=1)
 _CSV = flags.DEFINE_string("csv", None, "Where the rows go.", required=True)
 
-COLUMNS = ("child", "preprocessing", "method", "images", "draw", "top1", "held_out", "seconds")
+COLUMNS = (
+    "child", "preprocessing", "method", "images", "draw", "top1", "held_out", "seconds", "weights",
+    "batch",
+)  # fmt: skip
 KEYS = COLUMNS[:5]
 PREPROCESSING = ("evaluation", "training")
 Row = dict[str, object]
@@ -42,18 +45,30 @@ def _key(row) -> tuple[str, ...]:
 class Study:
     """The children of a run, its images, and the rows so far."""
 
-    def __init__(self, trained, data, path: pathlib.Path):
+    def __init__(self, trained, data, path: pathlib.Path, batch: int):
+        from bignas_tf.checks import require
+        from bignas_tf.extract import weights_identity
+
         self.supernet, self.data, self.path = trained.supernet, data, path
         self.policy = trained.recipe.policy()
         self.rows: list[Row] = []
+        self.same = {
+            "weights": weights_identity(trained.supernet.weight_arrays()),
+            "held_out": str(len(data.held_out)),
+            "batch": str(batch),
+        }
         if path.exists():
             with path.open(encoding="utf-8", newline="") as text:
                 self.rows = list(csv.DictReader(text))
+        for row in self.rows:
+            other = {name: row.get(name) for name in self.same}
+            require(other == self.same, "csv", f"a file of {self.same}", other)
         self._known = {_key(row) for row in self.rows}
 
     def _add(self, **row) -> None:
         from bignas_tf.files import replacing
 
+        row |= self.same
         self.rows.append({column: row.get(column, "") for column in COLUMNS})
         with replacing(self.path) as temporary, temporary.open("w", newline="") as text:
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -73,7 +88,7 @@ class Study:
             pixels = self.policy.apply(pixels, {k: v[index] for k, v in draws.items()})
         return Split(train.labels[index], pixels)
 
-    def run(self, name: str, genotype, counts: list[int], draws: int, batch: int) -> None:
+    def run(self, name: str, genotype, counts: list[int], draws: int) -> None:
         """Adds all rows of one child that are missing."""
         import numpy as np
 
@@ -97,14 +112,14 @@ class Study:
                 split = self._split(preprocessing, draw, max(counts))
                 images = prepared(split, genotype["resolution"])
                 for row in wanted:
-                    chunk = batch if row["method"] == "batch_average" else 256
+                    chunk = int(self.same["batch"]) if row["method"] == "batch_average" else 256
                     started = time.monotonic()
                     found = batch_norm_statistics(
                         spec, weights, images[: row["images"]], method=row["method"], chunk=chunk
                     )
                     seconds = round(time.monotonic() - started, 3)
                     top1 = float(np.mean(correct(spec, weights | found, held_out, labels)))
-                    self._add(**row, top1=top1, held_out=len(labels), seconds=seconds)
+                    self._add(**row, top1=top1, seconds=seconds)
                     print(", ".join(_key(row)), f"{top1:.2%} in {seconds:.1f} s", flush=True)
 
     def table(self) -> list[str]:
@@ -138,10 +153,10 @@ def main(argv: list[str]) -> None:
     counts = [int(count) for count in _IMAGES.value]
     for count in counts:
         require(1 <= count <= len(data.train), "images", f"1 to {len(data.train)}", count)
-    study = Study(trained, data, pathlib.Path(_CSV.value))
+    study = Study(trained, data, pathlib.Path(_CSV.value), _BATCH.value)
     for name in names:
         genotype = trained.supernet.space.genotype(selected[name])
-        study.run(name, genotype, counts, _DRAWS.value, _BATCH.value)
+        study.run(name, genotype, counts, _DRAWS.value)
     print("\n".join(study.table()))
 
 

@@ -6,13 +6,15 @@ r"""Converts many random children to TFLite: does every one convert and agree wi
 Each child is cut from the supernet, its batch norm calibrated, and converted with every check of
 `bignas convert`, on images that set no range. Without a trained run of that space the weights
 are those of an untrained supernet with random scales and offsets of its batch norms, and the
-output says so; images come with scikit-learn then. What is finished is kept in FOLDER/SPACE.jsonl,
-so a second call goes on. Ends with a table, and with status 1 if a child failed.
+output says so; images come with scikit-learn then. What is finished is kept in
+FOLDER/SPACE.CODE.jsonl, CODE being a hash of the package: a second call goes on, changed code
+starts anew. Ends with a table, and with status 1 if a child failed.
 Two CPU cores take about 12 s per file of `cifar`, twice that while others use them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import statistics
@@ -204,9 +206,20 @@ def table(rows: list[dict[str, Any]], kinds: list[str]) -> str:
     return "\n".join(lines)
 
 
+def code() -> str:
+    """Hash of the package: what an earlier state of it converted tells nothing of this one."""
+    import bignas_tf
+
+    digest = hashlib.sha256()
+    for path in sorted(Path(bignas_tf.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def main(argv: list[str]) -> int:
     """Converts, prints the table, and tells by the status whether all passed."""
     from bignas_tf.deploy.schemes import Quantization
+    from bignas_tf.deploy.sidecar import versions
     from bignas_tf.extract import weights_identity
 
     del argv
@@ -214,7 +227,8 @@ def main(argv: list[str]) -> int:
     supernet, images, source = subject(FLAGS.space)
     weights = weights_identity(supernet.weight_arrays())
     identity = {"space": FLAGS.space, "seed": FLAGS.seed, "weights": weights, "from": source}
-    path = Path(FLAGS.folder) / f"{FLAGS.space}.jsonl"
+    identity |= {"versions": versions()}
+    path = Path(FLAGS.folder) / f"{FLAGS.space}.{code()}.jsonl"
     rows = finished(path, identity)
     known = {(row["index"], row["quantization"]) for row in rows}
     with path.open("a", encoding="utf-8") as file:

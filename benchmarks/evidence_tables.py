@@ -6,7 +6,7 @@ import csv
 import json
 import pathlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,13 +37,16 @@ def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> 
         _save(results, "ablation_effects", effects, workdir / "ablations")
         _print("Ablations", _effect_lines(effects))
     calibration = _read(workdir / "calibration.csv")
-    if calibration:
+    if calibration and main:
         means = calibration_means(calibration)
         _save(results, "calibration", calibration, workdir / "main")
         _print("Calibration", _calibration_lines(means))
-    curves = convergence(workdir)
-    if curves:
-        _save(results, "convergence", curves, workdir / "main")
+    curves = []
+    for part in ("main", "ablations"):
+        some = convergence(workdir, part)
+        if some and _rows(workdir / part):  # else nothing tells the conditions yet
+            _save(results, f"convergence_{part}", some, workdir / part)
+            curves += some
     from evidence_plots import draw_convergence, draw_front
 
     if main:
@@ -71,7 +74,7 @@ def _save(results: pathlib.Path, name: str, rows: Sequence[Row], sweep: pathlib.
     from bignas_tf.files import replacing
 
     path = results / f"cifar10_{name}_{_conditions(sweep)}.csv"
-    part = {"ablation_effects": "ablations", "convergence": "main,ablations"}.get(name, name)
+    part = {"ablation_effects": "ablations"}.get(name, name.removeprefix("convergence_"))
     command = f"python benchmarks/evidence.py --data=DATA --workdir=DIR --parts={part}"
     rows = [{**row, "command": command} for row in rows]
     columns = list(rows[0])
@@ -140,7 +143,7 @@ def ablation_effects(rows: Sequence[Row]) -> list[Row]:
 
     def values(variant: str, child: str, column: str = "top1") -> dict[str, float]:
         chosen = (r for r in rows if (r["variant"], r["child"]) == (variant, child))
-        return {row["seed"]: float(row[column]) for row in chosen}
+        return {row["seed"]: float(row[column]) for row in chosen if row[column]}
 
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     children = list(dict.fromkeys(row["child"] for row in rows))
@@ -186,14 +189,13 @@ def calibration_means(rows: Sequence[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
-def convergence(workdir: pathlib.Path) -> list[Row]:
+def convergence(workdir: pathlib.Path, part: str) -> list[Row]:
     """Held-out accuracy of both ends after every epoch, of all runs that measured it."""
     found = []
-    for part in ("main", "ablations"):
-        for path in sorted((workdir / part).glob("*/log.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                found += [
+    for path in sorted((workdir / part).glob("*/log.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            found += [
                     {
                         "part": part, "run": path.parent.name, "epoch": str(entry["epoch"]),
                         "child": child, "held_out_top1": str(entry[f"accuracy/{child}"]),
@@ -208,7 +210,7 @@ def convergence(workdir: pathlib.Path) -> list[Row]:
 
 
 def _percent(value: str) -> str:
-    return f"{100 * float(value):.2f}"
+    return f"{100 * float(value):.2f}" if value else ""
 
 
 def _points(row: Row) -> str:
@@ -221,7 +223,7 @@ def _points(row: Row) -> str:
 
 
 def _main_lines(rows: Sequence[Row]) -> list[list[str]]:
-    head = ["child", "MMACs", "params", "px", "top-1", "95 % over images", "uncalibrated"]
+    head = ["child", "MMACs", "params", "px", "top-1", "95 % over images", "biggest's statistics"]
     body = [
         [
             row["child"], f"{float(row['mmacs']):.2f}", f"{float(row['params_m']):.3f} M",
@@ -246,13 +248,17 @@ def _compared_lines(rows: Sequence[Row]) -> list[list[str]]:
 def _effect_lines(rows: Sequence[Row]) -> list[list[str]]:
     children = list(dict.fromkeys(row["child"] for row in rows))
     head = ["variant", "seeds", *(f"{child} (95 % over seeds)" for child in children)]
-    lines: dict[str, list[str]] = {}
-    for row in rows:
-        cell: Callable[[Row], str] = _points
-        line = lines.setdefault(row["variant"], [row["variant"], str(len(row["seeds"].split()))])
-        top1 = _percent(row["top1"])
-        line.append(top1 if row["variant"] == "full" else f"{top1}: {cell(row)}")
-    return [head, *lines.values()]
+    lines = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        some = {row["child"]: row for row in rows if row["variant"] == variant}
+        seeds = max(len(row["seeds"].split()) for row in some.values())
+        line = [variant, str(seeds)]
+        for child in children:
+            row = some.get(child)
+            top1 = _percent(row["top1"]) if row else ""
+            line.append(top1 if row is None or variant == "full" else f"{top1}: {_points(row)}")
+        lines.append(line)
+    return [head, *lines]
 
 
 def _calibration_lines(rows: Sequence[Row]) -> list[list[str]]:

@@ -95,6 +95,7 @@ def converted(key: str, quantization: str, build: Callable[[], Any]) -> Path:
 
         from bignas_tf.deploy.converter import flatbuffer
         from bignas_tf.deploy.schemes import SCHEMES, Quantization
+        from bignas_tf.files import replacing
 
         print(f"converting {path.stem}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,8 @@ def converted(key: str, quantization: str, build: Callable[[], Any]) -> Path:
         images = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
         scheme = SCHEMES[Quantization(quantization)]
         content = flatbuffer(model, scheme, images if scheme.calibrated else None)
-        path.write_bytes(content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
         keras.backend.clear_session()
     return path
 
@@ -165,12 +167,9 @@ def models() -> list[dict[str, Any]]:
     return found
 
 
-def measured(known: Sequence[dict[str, Any]], quantization: str, threads: int) -> list[dict]:
-    """Times all models in one interleaved measurement."""
-    from bignas_tf.deploy import latency
-
-    paths = [converted(m["key"], quantization, m["build"]) for m in known]
-    load = os.getloadavg()[0]  # before the measurement, which is load too
+def load_average() -> float:
+    """Of the last minute, with a warning where it is too high to time anything."""
+    load = os.getloadavg()[0]
     if load > QUIET * (os.cpu_count() or 1):
         print(
             f"warning: the load average is {load:.2f} on {os.cpu_count()} cores; times will be "
@@ -178,6 +177,16 @@ def measured(known: Sequence[dict[str, Any]], quantization: str, threads: int) -
             "minute, and run this again.",
             file=sys.stderr,
         )
+    return load
+
+
+def measured(
+    known: Sequence[dict[str, Any]], quantization: str, threads: int, load: float
+) -> list[dict]:
+    """Times all models in one interleaved measurement."""
+    from bignas_tf.deploy import latency
+
+    paths = [converted(m["key"], quantization, m["build"]) for m in known]
     times = latency.measure(
         paths, threads=threads, warmup=FLAGS.warmup, runs=FLAGS.runs, rounds=FLAGS.rounds,
         progress=False,
@@ -253,9 +262,10 @@ def main(argv: list[str]) -> None:
         for model in known:
             converted(model["key"], quantization, model["build"])
     rows = []
+    load = load_average()  # before the measurement, which is load too
     for quantization in FLAGS.quantizations:
         for number in threads:
-            rows += measured(known, quantization, number)
+            rows += measured(known, quantization, number, load)
             Path(FLAGS.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     for row in rows:
         same = (row["quantization"], row["threads"])

@@ -234,6 +234,7 @@ def _measure(folder: Path, data: Any, plan: SweepPlan) -> list[Row]:
             stale = evaluator.logits(genotype, donor=space.biggest())
             found[key] = evaluator.logits(genotype).argmax(-1), stale.argmax(-1)
         top1, uncalibrated = (float((chosen == test.labels).mean()) for chosen in found[key])
+        donor = key == space.canonical(space.biggest())  # its own statistics are calibrated
         predictions[name] = found[key][0].astype(np.int32)
         low, high = wilson_interval(top1, len(test))
         counted = cost.count(genotype.spec())
@@ -243,7 +244,7 @@ def _measure(folder: Path, data: Any, plan: SweepPlan) -> list[Row]:
                 "top1": top1,
                 "top1_low": low,
                 "top1_high": high,
-                "top1_uncalibrated": uncalibrated,
+                "top1_uncalibrated": "" if donor else uncalibrated,
                 "test_images": len(test),
                 "held_out_top1": held_out.get(name, ""),
                 "mmacs": counted.mmacs,

@@ -97,7 +97,7 @@ def spread(images: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _convert_run(arguments: Any) -> None:
-    from bignas_tf.commands.run_folder import child_files, load_run, recorded
+    from bignas_tf.commands.run_folder import child_files, load_run, recorded, require_current
     from bignas_tf.deploy.formats import check_place, default_name
     from bignas_tf.deploy.schemes import Quantization
 
@@ -109,6 +109,7 @@ def _convert_run(arguments: Any) -> None:
     for output in outputs.values():
         check_place(output, arguments.format, arguments.overwrite)
     trained, data = load_run(arguments)
+    require_current(list(outputs), trained)
     with recorded(arguments, {}, trained):
         for path, output in outputs.items():
             _convert_child(path, output, data.calibration, arguments)

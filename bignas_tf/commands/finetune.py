@@ -65,13 +65,14 @@ def main(arguments: Any) -> int:
 
     check_output(output, arguments.overwrite)
     from bignas_tf.commands.convert import spread
-    from bignas_tf.commands.run_folder import load_run, recorded
+    from bignas_tf.commands.run_folder import load_run, recorded, require_current
     from bignas_tf.deploy.finetuned import Images, write_finetuned
     from bignas_tf.deploy.quiet import captured_stderr
 
     with captured_stderr():
         importlib.import_module("bignas_tf.deploy.tfmot")  # missing, it is missed before work
     trained, data = load_run(arguments)
+    require_current([path], trained)
     settings = settings.filled(trained.recipe)
     child, spec, metadata = _load(path)
     finetuner = _finetuner(arguments, settings, (child, spec), trained, data)

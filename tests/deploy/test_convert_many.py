@@ -25,7 +25,7 @@ def test_finished_children_are_not_converted_again_and_failures_end_in_status_1(
     first = convert_many(*arguments, "--count=1")
     assert first.returncode == 0, first.stdout
     assert "untrained, random batch norm, seed 0" in first.stdout
-    path = tmp_path / "digits.jsonl"
+    (path,) = tmp_path.glob("digits.*.jsonl")
     header, line, end = path.read_text().split("\n")
     row = json.loads(line)
     assert end == ""

@@ -61,7 +61,7 @@ class Progress:
             (
                 (now - self._start[device]) / self._done[device] * left
                 for device, left in self._left.items()
-                if self._done[device]
+                if self._done.get(device)  # one may be lost before it begins
             ),
             default=0.0,
         )

@@ -221,6 +221,14 @@ def test_a_device_may_go_at_any_command(after, words, message, phones, measure):
     assert rows == []
 
 
+def test_a_device_that_is_lost_before_it_begins_does_not_stop_the_others(phones, measure):
+    phones.add("A1", lost_after=1, lost_words="adb: device 'A1' not found")
+    phones.add("B2")
+    rows, [problem], _ = measure(threads=(1, 2, 4))
+    assert "A1" in problem and "is gone" in problem
+    assert [(row["serial"], row["status"]) for row in rows] == [("B2", "ok")] * 3
+
+
 def test_a_tool_for_other_processors_is_refused(phones, measure, tmp_path):
     phones.add("A1", properties={"ro.product.cpu.abilist": "x86_64"})
     phones.add("B2", tool="wrong_abi")
