@@ -81,6 +81,8 @@ def _evaluate_file(arguments: Any) -> None:
     if arguments.json:
         check_output(arguments.json, overwrite=True)
     runner = open_model(path)
+    if "input_range" not in runner.metadata:
+        print(f"warning: no JSON beside {path} tells its input range; -1 to 1 is taken")
     size = arguments.image_size or runner.metadata.get("image_size") or runner.shape[0]
     source = load_source(arguments.data, image_size=size, channels=runner.shape[-1])
     evaluation = evaluate(runner, source, progress=True)

@@ -12,6 +12,7 @@ _BATCH = 16  # images per call of the Keras model: bounds the memory
 # Below this spread, relative to the scale, an untrained network gives all images nearly the same
 # outputs, and rounding may well exceed what little differs.
 _SPREAD = 0.01
+_LEAST_SPREAD = 0.5  # of the Keras model's, that a file's outputs must have
 
 
 class VerificationError(ValueError):
@@ -205,7 +206,12 @@ def compare(
                 f"the {name} difference between the Keras model and {what} is "
                 f"{found:.3g}, more than {limit:g} of the outputs' scale {figures.scale:.3g}"
             )
-    # Also true of a file that ignores its input, if the mean output is right.
+    own = float(np.abs(outputs - outputs.mean(axis=0)).mean())
+    if figures.telling and own < _LEAST_SPREAD * figures.spread:
+        raise VerificationError(
+            f"the outputs of {what} hardly depend on the image: their spread is {own:.3g}, that of "
+            f"the Keras model {figures.spread:.3g}"
+        )
     if figures.telling and figures.mean_difference >= figures.spread:
         raise VerificationError(
             f"{what} differs from the Keras model as much as one image differs from "

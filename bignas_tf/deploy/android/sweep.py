@@ -155,15 +155,20 @@ class DeviceSweep:
                 self.on_device.add(file.sha256)
             answer = self._tool_run(self._command(file, configuration))
             found = outcome(answer.status, answer.output, configuration)
-            if found.status not in ("ok", "unconfirmed") or self.plan.profiles is None:
-                return found, ""
-            profiled = self._tool_run(self._command(file, configuration, profile=True))
         except NoSpace as error:
             self.device.shell(f"rm -f {self._remote(file)}")
             return Outcome("no_space", str(error)), ""
         except TimedOut as error:
             self._end_tool()
             return Outcome("timed_out", str(error)), ""
+        if found.status not in ("ok", "unconfirmed") or self.plan.profiles is None:
+            return found, ""
+        try:
+            profiled = self._tool_run(self._command(file, configuration, profile=True))
+        except TimedOut as error:  # the figures of the first run stay
+            self._end_tool()
+            self.progress.say(f"{self.name}: no profile of {file.path.name}: {error}")
+            return found, ""
         return found, self._write_profile(profiled.output, file, configuration)
 
     def _write_profile(self, text: str, file: Pushed, configuration: tool.Configuration) -> str:
