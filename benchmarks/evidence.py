@@ -1,4 +1,4 @@
-"""The method's claims on CIFAR-10: every run, table and plot of docs/evidence.md.
+"""The method's claims on CIFAR-10: every run, table and plot.
 
 Parts, each of which goes on where it was stopped; all but the ablations need the first:
   main         the supernet, and S, M, L, XL selected under 3.4, 5, 7 and 10 MMACs
