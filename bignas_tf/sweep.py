@@ -226,16 +226,19 @@ def _measure(folder: Path, data: Any, plan: SweepPlan) -> list[Row]:
                 genotypes[chosen["name"]] = space.genotype(chosen["genotype"])
                 held_out[chosen["name"]] = chosen["accuracy"]
     evaluator = child_evaluator(supernet, data.calibration, test, split="test")
-    found: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+    biggest = space.canonical(space.biggest())  # whose own statistics are calibrated
+    found: dict[Any, dict[str, np.ndarray]] = {}  # top classes by how they were calibrated
     rows, predictions = [], {"labels": test.labels}
     for name, genotype in genotypes.items():
         key = space.canonical(genotype)
         if key not in found:  # one child may be the best under two budgets
-            stale = evaluator.logits(genotype, donor=space.biggest())
-            found[key] = evaluator.logits(genotype).argmax(-1), stale.argmax(-1)
-        top1, uncalibrated = (float((chosen == test.labels).mean()) for chosen in found[key])
-        donor = key == space.canonical(space.biggest())  # its own statistics are calibrated
-        predictions[name] = found[key][0].astype(np.int32)
+            found[key] = {"top1": evaluator.logits(genotype).argmax(-1)}
+            if key != biggest:
+                stale = evaluator.logits(genotype, donor=biggest)
+                found[key]["top1_uncalibrated"] = stale.argmax(-1)
+        shares = {k: float((chosen == test.labels).mean()) for k, chosen in found[key].items()}
+        top1 = shares["top1"]
+        predictions[name] = found[key]["top1"].astype(np.int32)
         low, high = wilson_interval(top1, len(test))
         counted = cost.count(genotype.spec())
         rows.append(
@@ -244,7 +247,7 @@ def _measure(folder: Path, data: Any, plan: SweepPlan) -> list[Row]:
                 "top1": top1,
                 "top1_low": low,
                 "top1_high": high,
-                "top1_uncalibrated": "" if donor else uncalibrated,
+                "top1_uncalibrated": shares.get("top1_uncalibrated", ""),
                 "test_images": len(test),
                 "held_out_top1": held_out.get(name, ""),
                 "mmacs": counted.mmacs,

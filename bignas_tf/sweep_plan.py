@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -117,6 +118,10 @@ def _check_run(recipe: Recipe, data: RunData, plan: SweepPlan, devices: int) -> 
     require_shared_batch(recipe.batch_size, devices)
     schedule = build_schedule(recipe.schedule, batches.steps_per_epoch, recipe.epochs)
     build_optimizer(recipe.optimizer, schedule, recipe.ema)
+    for argument in ("init_from", "teacher"):
+        path = getattr(recipe, argument)
+        ok = path is None or Path(path).exists()
+        require(ok, argument, "a checkpoint or a run's folder that exists", path)
     space = recipe.build_space(len(data.source.classes))
     for values in plan.children.values():
         space.genotype(values)

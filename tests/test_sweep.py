@@ -373,6 +373,8 @@ def test_the_data_of_the_command_replace_those_of_the_file_but_not_of_a_variant(
         (ONE | {"seeds": 3}, "`seeds` must be a list of different integers"),
         (ONE | {"data": 3}, "`data` must be a source"),
         (FILE | {"set": SET | {"held_out": 0}}, "'full': `held_out` must be at least 1 where"),
+        (ONE | {"variants": {"a": {"teacher": "no/run"}}}, "'a': `teacher` must be .*no/run"),
+        (ONE | {"variants": {"a": {"init_from": "no/run"}}}, "'a': `init_from` must be .*no/run"),
         (ONE | {"children": []}, "`children` must be an object"),
         (ONE | {"children": {"a": 3}}, r"`children\['a'\]` must be an object of values by gene"),
         (ONE | {"children": {"smallest": {}}}, "`children` must be named otherwise than biggest"),
