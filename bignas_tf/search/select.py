@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bignas_tf.search.budget import Budget, check_feasible
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, loss_of
 from bignas_tf.search.pareto import front
 from bignas_tf.search.strategy import Strategy
-from bignas_tf.spaces import Space
+from bignas_tf.spaces import Genotype, Space
 
 POINTS, STATE, FRONT, SELECTED = "points.jsonl", "state.json", "front.json", "selected.json"
 
@@ -63,37 +63,101 @@ def select(
         ValueError: for an infeasible budget, unfit names, or a folder of another search.
         RuntimeError: if the strategy ends without a child under some budget.
     """
-    for budget in budgets:
-        check_feasible(budget, space)
-    names = check_names(budgets, names)
+    search = Search(space, evaluator, budgets, strategy=strategy, folder=folder, names=names)
     require_int("batch", batch)
-    folder = Path(folder)
-    cached = CachedEvaluator(evaluator, space, folder / POINTS)
-    _resume(strategy, cached, folder / STATE)
-    bar = tqdm(
-        total=strategy.planned, initial=len(strategy.told), unit="child", disable=not progress
-    )
-    with bar:
-        while not strategy.finished:
-            genotypes = strategy.ask(batch)
-            if strategy.finished and not genotypes:
-                break  # all that was left to propose is known
-            if not genotypes:
-                raise RuntimeError("The strategy waits for results although it has them all")
-            bar.set_description(strategy.phase)
+    with search.bar(progress) as bar:
+        while genotypes := search.ask(batch):
+            bar.set_description(search.phase)
             metrics = []
             for genotype in genotypes:
-                metrics += cached.score([genotype], phase=strategy.phase)
+                metrics += search.cached.score([genotype], phase=search.phase)
                 bar.update()
-            strategy.tell(genotypes, metrics)
+            search.tell(genotypes, metrics)
             bar.total = strategy.planned
-            _write(folder, choose(cached, budgets, names), cached, strategy)
-    selected = choose(cached, budgets, names)
-    _write(folder, selected, cached, strategy)
-    missing = sorted(set(names) - {entry["name"] for entry in selected})
-    if missing:
-        raise RuntimeError(f"No child was evaluated under {', '.join(missing)}")
-    return selected
+    return search.finish()
+
+
+class Search:
+    """A search in its folder: goes on where it was, asks and tells, writes, and chooses.
+
+    Args:
+        space: of the children.
+        evaluator: of them.
+        budgets: each of them feasible.
+        strategy: new, for the same space and budgets.
+        folder: path, created if missing.
+        names: one per budget, none twice; by default such as `mmacs_5`.
+
+    Attributes:
+        cached: the evaluations and their file.
+
+    Raises:
+        ValueError: for an infeasible budget, unfit names, or a folder of another search.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        evaluator: Evaluator,
+        budgets: Sequence[Budget],
+        *,
+        strategy: Strategy,
+        folder: str | os.PathLike[str],
+        names: Sequence[str] | None = None,
+    ) -> None:
+        for budget in budgets:
+            check_feasible(budget, space)
+        self._names = check_names(budgets, names)
+        self._budgets = budgets
+        self._strategy = strategy
+        self._folder = Path(folder)
+        self.cached = CachedEvaluator(evaluator, space, self._folder / POINTS)
+        _resume(strategy, self.cached, self._folder / STATE)
+
+    @property
+    def phase(self) -> str:
+        """What the genotypes asked last are for."""
+        return self._strategy.phase
+
+    def bar(self, progress: bool = True) -> tqdm:
+        """A bar of the evaluations, those of earlier processes done, with the time left."""
+        strategy = self._strategy
+        return tqdm(
+            total=strategy.planned, initial=len(strategy.told), unit="child", disable=not progress
+        )
+
+    def ask(self, n: int) -> list[Genotype]:
+        """Up to `n` genotypes to evaluate; none when the search is over.
+
+        Raises:
+            RuntimeError: if the strategy waits although all it asked was told.
+        """
+        genotypes = [] if self._strategy.finished else self._strategy.ask(n)
+        if not genotypes and not self._strategy.finished:
+            raise RuntimeError("The strategy waits for results although it has them all")
+        return genotypes  # none: all that was left to propose is known
+
+    def tell(self, genotypes: Sequence[Genotype], metrics: Sequence[Mapping[str, float]]) -> None:
+        """Tells the strategy, and writes what is best so far and the state."""
+        self._strategy.tell(genotypes, metrics)
+        self._write()
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Writes and returns what is best.
+
+        Raises:
+            RuntimeError: if no child is under some budget.
+        """
+        selected = self._write()
+        missing = sorted(set(self._names) - {entry["name"] for entry in selected})
+        if missing:
+            raise RuntimeError(f"No child was evaluated under {', '.join(missing)}")
+        return selected
+
+    def _write(self) -> list[dict[str, Any]]:
+        selected = choose(self.cached, self._budgets, self._names)
+        _write(self._folder, selected, self.cached, self._strategy)
+        return selected
 
 
 def choose(
