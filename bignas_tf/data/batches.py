@@ -14,6 +14,7 @@ from bignas_tf.data.errors import DataError
 from bignas_tf.data.split import Split
 
 Batch = dict[str, np.ndarray]
+ALL = slice(None)
 
 
 class BatchPlan:
@@ -66,11 +67,12 @@ class BatchPlan:
         index = self.indices(step)
         return {name: values[index] for name, values in draws.items()}
 
-    def read(self, step: int) -> Batch:
-        """Reads and augments the batch of a step.
+    def read(self, step: int, rows: slice = ALL) -> Batch:
+        """Reads and augments the batch of a step, or a part of it.
 
         Args:
             step: int, 0 or more, counted from the start of the run.
+            rows: of the batch, contiguous; of other images only those that mixup adds are read.
 
         Returns:
             'images' uint8 `(batch, height, width, channels)`, 'labels' int32 `(batch,)` and
@@ -81,13 +83,20 @@ class BatchPlan:
         Raises:
             BrokenImageError: if a file cannot be decoded.
         """
-        index, draws = self.indices(step), self.draws(step)
+        positions = np.arange(self.batch_size)
+        count = len(positions[rows])
+        if count < self.batch_size:
+            partners = positions[::-1][rows][::-1] if self.policy.mixup else positions[:0]
+            # The last of these are the partners of the first, as in a batch of their own.
+            positions = np.concatenate([positions[rows], partners])
+        index = self.indices(step)[positions]
+        draws = {name: values[positions] for name, values in self.draws(step).items()}
         images = self.policy.apply(self.split.read(index), draws)
         labels = self.split.labels[index]
         batch = {"images": images, "labels": labels, "index": index}
         if self.policy.mixup:
             batch |= {"partners": labels[::-1].copy(), "shares": draws["shares"]}
-        return batch
+        return {name: values[:count] for name, values in batch.items()}
 
 
 def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:

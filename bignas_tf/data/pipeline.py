@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bignas_tf.data.augmentation import AugmentationPolicy
-from bignas_tf.data.batches import BatchPlan, evaluation_batches
+from bignas_tf.data.batches import ALL, BatchPlan, evaluation_batches
 from bignas_tf.data.errors import DataError
 from bignas_tf.data.split import Split
 
@@ -24,24 +24,23 @@ class TrainingBatches(Iterator[dict[str, Any]]):
     """An endless iterator over training batches that raises errors as they were raised.
 
     tf.data turns an exception of a worker thread into one of its own; here the original one, such
-    as `BrokenImageError`, reaches the caller. To distribute the batches:
-
-        for batch in batches.iterate(strategy.experimental_distribute_dataset(batches.dataset)):
+    as `BrokenImageError`, reaches the caller.
 
     Args:
         plan: which examples each step gets.
         start_step: int, the step of the first batch.
+        rows: of each batch, contiguous: those that this process trains on.
 
     Attributes:
-        dataset: the `tf.data.Dataset`, of global batches; each iteration of it starts at
-            `start_step`.
+        dataset: the `tf.data.Dataset`; each iteration of it starts at `start_step`.
         steps_per_epoch: int.
     """
 
-    def __init__(self, plan: BatchPlan, start_step: int):
+    def __init__(self, plan: BatchPlan, start_step: int, rows: slice = ALL):
         self.steps_per_epoch = plan.steps_per_epoch
         self._plan = plan
-        self._signature = _signature(plan)
+        self._rows = rows
+        self._signature = _signature(plan, len(range(plan.batch_size)[rows]))
         self._errors: dict[int, Exception] = {}
         self._lock = threading.Lock()
         self._own: Iterator[dict[str, Any]] | None = None
@@ -61,17 +60,13 @@ class TrainingBatches(Iterator[dict[str, Any]]):
 
         options = tf.data.Options()
         options.deterministic = True
-        # There are no files to shard by, and trying to would only warn.
-        options.experimental_distribute.auto_shard_policy = (
-            tf.data.experimental.AutoShardPolicy.DATA
-        )
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
         batches = steps.map(read, num_parallel_calls=_PARALLEL_STEPS)
         return batches.prefetch(_PREFETCH).with_options(options)
 
     def _read(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
         try:
-            batch = self._plan.read(int(step))
+            batch = self._plan.read(int(step), self._rows)
         except Exception as error:
             with self._lock:
                 self._errors[int(step)] = error
@@ -83,7 +78,7 @@ class TrainingBatches(Iterator[dict[str, Any]]):
         """Iterates over `dataset`, which must stem from `self.dataset`, with original errors.
 
         Args:
-            dataset: `self.dataset`, a transformation of it or its distributed form.
+            dataset: `self.dataset` or a transformation of it.
 
         Raises:
             BrokenImageError: if a file cannot be decoded; at its own step, not before.
@@ -130,8 +125,7 @@ def training_batches(
     return TrainingBatches(plan, start_step)
 
 
-def _signature(plan: BatchPlan) -> dict[str, tf.TensorSpec]:
-    size = plan.batch_size
+def _signature(plan: BatchPlan, size: int) -> dict[str, tf.TensorSpec]:
     signature = {
         "images": tf.TensorSpec((size, *plan.split.image_shape), tf.uint8),
         "labels": tf.TensorSpec((size,), tf.int32),

@@ -135,3 +135,14 @@ def test_evaluation_names_a_broken_file_after_the_batches_before_it(tmp_path):
     assert [next(batches)["images"].shape for _ in range(2)] == [(2, 4, 4, 1)] * 2
     with pytest.raises(BrokenImageError, match="4.png"):
         next(batches)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+@pytest.mark.parametrize("rows", [slice(0, 2), slice(2, 4), slice(4, 6), slice(1, 6), slice(6)])
+def test_rows_of_a_batch_are_those_of_the_whole(mixup, rows):
+    policy = dataclasses.replace(POLICY, mixup=mixup)
+    plan = BatchPlan(make_split(23), batch_size=6, policy=policy, seed=8)
+    whole, part = plan.read(5), plan.read(5, rows)
+    assert part.keys() == whole.keys()
+    for name, values in whole.items():
+        np.testing.assert_array_equal(part[name], values[rows])
