@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,46 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
     # The rename itself survives a power loss only once the folder is on the disk.
     sync(Path(path).parent)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Moves a folder to a place where another may be.
+
+    No system call that Python has does that in one step. An error or Ctrl-C on the way leaves
+    the old folder in its place; a process that is killed leaves it as `.NAME.before`, from
+    where `restore_folder` takes it back.
+
+    Args:
+        new: the folder, on the same file system.
+        target: its place.
+
+    Raises:
+        OSError: if it cannot be moved.
+    """
+    restore_folder(target)
+    before = _before(target)
+    try:
+        if target.exists():
+            os.replace(target, before)
+        os.replace(new, target)
+    except BaseException:
+        restore_folder(target)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def restore_folder(target: Path) -> None:
+    """Ends what a killed `replace_folder` began: the old folder comes back, or its rest goes."""
+    before = _before(target)
+    if before.is_dir():
+        if target.exists():
+            shutil.rmtree(before)
+        else:
+            os.replace(before, target)
+
+
+def _before(target: Path) -> Path:
+    return target.with_name(f".{target.name}.before")
 
 
 def read_json(path: Path) -> Any:

@@ -83,7 +83,7 @@ def describe(trained: Any, genotype: Any, calibration: dict[str, Any]) -> dict[s
         "input_range": [-1.0, 1.0],
         "image_size": trained.recipe.image_size,
         "interpolation": "bicubic, antialias",
-        "output": "logits",
+        "scores": "logits",
         "labels": list(trained.classes),
         "calibration": calibration,
         "checkpoint": trained.path.name,

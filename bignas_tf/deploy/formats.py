@@ -28,7 +28,7 @@ from bignas_tf.deploy.verification import (
     input_shape,
     keras_outputs,
 )
-from bignas_tf.files import check_output
+from bignas_tf.files import check_output, replace_folder, restore_folder
 
 TFLITE, SAVED_MODEL, ONNX, KERAS = FORMATS = ("tflite", "saved_model", "onnx", "keras")
 # All of them hold the same float32 network.
@@ -71,7 +71,7 @@ class Export:
         format: one of `FORMATS`.
         bytes: int, of all its files.
         sha256: str, hexadecimal hash of the file; of a folder, of its files' names and
-            contents in the order of the names.
+            contents in the order of the names, the JSON left out.
         verification: how it compares with the Keras model.
         seconds: float, writing and verification.
     """
@@ -169,7 +169,8 @@ def export(
     output = Path(output)
     sidecar = sidecar_path(output)
     check_place(output, format, overwrite)
-    check_sidecar(sidecar, content, overwrite)
+    if format != SAVED_MODEL:  # whose JSON is in its folder
+        check_sidecar(sidecar, content, overwrite)
     if format == ONNX:
         require_onnx()
     reference = keras_outputs(model, images)
@@ -187,18 +188,22 @@ def export(
             verification=compare(reference, outputs, _TOLERANCE, what),
             seconds=time.perf_counter() - started,
         )
-        new_sidecar = Path(folder) / f"{output.name}.described"
+        new_sidecar = sidecar_path(written)
+        new_sidecar.parent.mkdir(exist_ok=True)
         content |= _figures(export)
         new_sidecar.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if output.is_dir():
-            os.replace(output, Path(folder) / "before")
-        os.replace(written, output)
-        os.replace(new_sidecar, sidecar)
+        if format == SAVED_MODEL:
+            replace_folder(written, output)
+        else:
+            os.replace(written, output)
+            os.replace(new_sidecar, sidecar)
     return export
 
 
 def check_place(output: Path, format: str, overwrite: bool) -> None:
     """Refuses, before the work is done, an output that could not be written after it.
+
+    A SavedModel that a killed export had moved out of the way is put back first.
 
     Args:
         output: the file, or the folder of a SavedModel.
@@ -212,6 +217,8 @@ def check_place(output: Path, format: str, overwrite: bool) -> None:
     suffix = ".tflite" if format == TFLITE else _WRITTEN[format].suffix
     expected = f"a name ending in {suffix}" if suffix else "a folder's name without a suffix"
     require(output.suffix == suffix, "output", expected, str(output))
+    if format == SAVED_MODEL:
+        restore_folder(output)
     if format != SAVED_MODEL or not output.is_dir():
         check_output(output, overwrite)
     elif not overwrite:

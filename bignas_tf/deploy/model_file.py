@@ -156,10 +156,11 @@ def convert_model(
 def _check_own_sidecar(model: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
     """Keeps the JSON that describes the model from describing its converted file instead."""
     source = Path(model).with_suffix(".json")
-    if sidecar_path(output).resolve() == source.resolve() and source.exists():
+    shared = sidecar_path(output).resolve() == source.resolve()
+    if Path(model).suffix == ".keras" and shared:
         raise ValueError(
             f"`output` must have another name where the preprocessing changes: {source.name} "
-            f"describes the model. Received: {output}"
+            f"describes the model too. Received: {output}"
         )
 
 

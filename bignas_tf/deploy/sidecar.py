@@ -11,16 +11,25 @@ from typing import Any
 
 from bignas_tf.files import check_output
 
+# What an export says of itself. The same words of another file do not hold for it.
+FIGURES = frozenset({
+    "format", "quantization", "bytes", "sha256", "input", "output", "verification", "operators",
+    "delegate", "folding", "versions", "opset", "signature", "input_name", "output_name",
+})  # fmt: skip
 _PACKAGES = ("bignas-tf", "tensorflow", "keras", "ai-edge-litert", "tf2onnx", "onnxruntime")
 
 
 def sidecar_path(path: str | os.PathLike[str]) -> Path:
-    """The JSON beside a converted model.
+    """The JSON of a converted model.
 
-    `model.tflite` has `model.json`; other formats keep their own names, as `model.onnx.json`,
-    so that the exports of one child do not describe each other.
+    `model.tflite` has `model.json` and other files have their whole name before it, as
+    `model.onnx.json`; a SavedModel, a folder whose name has no suffix, has it inside, in
+    TensorFlow's place for files that do not belong to the graph. So the exports of one child
+    do not describe each other.
     """
     path = Path(path)
+    if not path.suffix:
+        return path / "assets.extra" / "model.json"
     return path.with_suffix(".json") if path.suffix == ".tflite" else _full_name(path)
 
 
@@ -29,17 +38,19 @@ def _full_name(path: Path) -> Path:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Reads the JSON beside a model, empty if there is none.
+    """Reads the JSON of a model, empty if there is none.
 
-    For `child.keras` that is `child.keras.json`, else `child.json`.
+    For `child.keras` that is `child.keras.json`, else what `child.json` says of the child: a
+    `child.tflite` beside it may have added its own figures.
 
     Raises:
         ValueError: if it is no JSON object.
     """
-    sibling = next(
-        (file for file in (_full_name(path), path.with_suffix(".json")) if file.exists()), None
-    )
-    if sibling is None:
+    sibling = sidecar_path(path)
+    shared = path.suffix == ".keras" and not sibling.exists()
+    if shared:
+        sibling = path.with_suffix(".json")
+    if not sibling.exists():
         return {}
     try:
         metadata = json.loads(sibling.read_text(encoding="utf-8"))
@@ -49,18 +60,22 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(metadata, dict):
         raise ValueError(f"the JSON beside `model` must be an object. Received: {sibling}")
-    return metadata
+    return _without_figures(metadata) if shared else metadata
+
+
+def _without_figures(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metadata.items() if name not in FIGURES}
 
 
 def described(
     model: Any, metadata: Mapping[str, Any] | None, labels: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The caller's part of a sidecar, as it will be read back.
+    """The caller's part of a sidecar, as it will be read back, without `FIGURES`.
 
     Raises:
         ValueError: if `labels` are not one per class, or something is no JSON.
     """
-    content = {**(metadata or {})}
+    content = _without_figures(metadata or {})
     if labels is not None:
         classes = model.outputs[0].shape[-1]
         if isinstance(labels, str) or len(labels) != classes:
@@ -75,7 +90,7 @@ def described(
 
 
 def check_sidecar(sidecar: Path, content: Mapping[str, Any], overwrite: bool) -> None:
-    """Refuses a sidecar whose place is taken by a JSON that says more than `content`.
+    """Refuses a sidecar whose place is taken by a JSON that says more of a model than `content`.
 
     `bignas extract` describes child.keras in child.json, child.tflite's place too: whoever
     passes all of that as metadata loses nothing.
@@ -87,7 +102,8 @@ def check_sidecar(sidecar: Path, content: Mapping[str, Any], overwrite: bool) ->
         present = json.loads(sidecar.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         present = None
-    if not isinstance(present, dict) or not present.items() <= content.items():
+    said = _without_figures(present) if isinstance(present, dict) else None
+    if said is None or not said.items() <= content.items():
         check_output(sidecar, overwrite)
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from bignas_tf.deploy import formats
+from bignas_tf.deploy import formats, tflite
 from bignas_tf.deploy.formats import default_name, export
 from bignas_tf.deploy.model_file import convert_model, load_model
 from bignas_tf.deploy.preprocessing import in_range, placed
 from bignas_tf.deploy.runner import open_model
 from bignas_tf.deploy.schemes import Quantization
+from bignas_tf.deploy.sidecar import FIGURES, read_sidecar
 from bignas_tf.deploy.tflite import convert
 from bignas_tf.deploy.verification import VerificationError
 
@@ -31,8 +32,10 @@ def test_every_format_computes_what_keras_computes(format, model, photographs, t
         metadata={"macs": 7},
         labels="zero one two three four five six seven eight nine".split(),
     )
-    assert sorted(os.listdir(tmp_path)) == sorted([output.name, f"{output.name}.json"])
+    beside = [] if format == "saved_model" else [f"{output.name}.json"]
+    assert sorted(os.listdir(tmp_path)) == sorted([output.name, *beside])
     described = json.loads(done.sidecar.read_text())
+    assert set(described) - FIGURES == {"macs", "labels"}
     assert described["bytes"] == done.bytes > 1000
     assert (described["macs"], described["format"], described["labels"][9]) == (7, format, "nine")
     assert described["verification"]["agreement"] == 1.0
@@ -51,6 +54,73 @@ def test_every_format_computes_what_keras_computes(format, model, photographs, t
         again = export(model, output, format, verification_images=photographs, overwrite=True)
         assert again.sidecar == done.sidecar
         assert not (output / "assets" / "more").exists()
+        assert os.listdir(tmp_path) == [output.name]
+        assert open_model(output).metadata.keys() == FIGURES & described.keys()
+
+
+@pytest.fixture
+def exported_twice(model, photographs, tmp_path, converted_before):
+    """A child, its JSON, and a TFLite file with figures in the same JSON."""
+    model.save(tmp_path / "s.keras")
+    described = {"macs": 7, "scores": "logits"}
+    (tmp_path / "s.json").write_text(json.dumps(described))
+    convert(model, tmp_path / "s.tflite", verification_images=photographs, metadata=described)
+    return tmp_path
+
+
+def test_no_export_is_described_by_the_figures_of_another(exported_twice, monkeypatch):
+    of_tflite = json.loads((exported_twice / "s.json").read_text())
+    assert {"quantization", "operators", "delegate"} < of_tflite.keys()
+    assert (of_tflite["scores"], of_tflite["output"]["dtype"]) == ("logits", "float32")
+    assert set(of_tflite) - FIGURES == {"macs", "scores"}
+    for output, format in (("s", "saved_model"), ("a.keras", "keras")):
+        done = convert_model(exported_twice / "s.keras", exported_twice / output, format=format)
+        described = json.loads(done.sidecar.read_text())
+        assert (described["macs"], described["format"]) == (7, format)
+        assert described["sha256"] == done.sha256 != of_tflite["sha256"]
+        assert not {"quantization", "operators", "delegate", "input", "output"} & described.keys()
+    assert json.loads((exported_twice / "s.json").read_text()) == of_tflite
+    assert open_model(exported_twice / "s.tflite").metadata == of_tflite
+    for name in ("s.keras", "s"):
+        assert open_model(exported_twice / name).metadata["macs"] == 7
+        assert "quantization" not in open_model(exported_twice / name).metadata
+    # Whoever asks for nothing but the model's words loses nothing by replacing a file.
+    (exported_twice / "s.tflite").unlink()
+    monkeypatch.setattr(tflite, "keras_outputs", None)
+    with pytest.raises(TypeError):  # at the work, not before
+        convert_model(exported_twice / "s.keras", exported_twice / "s.tflite")
+
+
+def test_a_file_without_a_json_is_not_described_by_that_of_another(exported_twice):
+    (exported_twice / "s.onnx").touch()
+    assert read_sidecar(exported_twice / "s.onnx") == {}
+    assert read_sidecar(exported_twice / "s") == {}
+
+
+def test_a_saved_model_is_replaced_with_its_json_or_not_at_all(
+    model, make_model, photographs, tmp_path, monkeypatch
+):
+    images = {"verification_images": photographs}
+    output = tmp_path / "s"
+    first = export(model, output, "saved_model", **images)
+    rename = os.replace
+
+    def interrupted(source, target):
+        if target == output:
+            monkeypatch.setattr(os, "replace", rename)
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(make_model(seed=1), output, "saved_model", **images, overwrite=True)
+    assert os.listdir(tmp_path) == ["s"]
+    assert open_model(output).metadata["sha256"] == first.sha256
+    # As after a kill between the two renames.
+    rename(output, tmp_path / ".s.before")
+    with pytest.raises(FileExistsError, match="exists already"):
+        export(make_model(seed=1), output, "saved_model", **images)
+    assert open_model(output).metadata["sha256"] == first.sha256
 
 
 def test_an_export_that_computes_something_else_is_not_kept(
@@ -159,9 +229,14 @@ def test_preprocessing_goes_in_and_out_again(model, photographs):
         placed(model, {}, "both")
 
 
-def test_the_json_of_a_model_is_never_made_to_describe_another_input_range(model, tmp_path):
+@pytest.mark.parametrize("described", [True, False])
+def test_the_json_of_a_model_is_never_made_to_describe_another_input_range(
+    described, model, tmp_path
+):
     model.save(tmp_path / "child.keras")
-    (tmp_path / "child.json").write_text('{"macs": 7}')
+    if described:
+        (tmp_path / "child.json").write_text('{"macs": 7}')
+    before = sorted(os.listdir(tmp_path))
     with pytest.raises(ValueError, match="child.json describes the model"):
         convert_model(
             tmp_path / "child.keras",
@@ -169,8 +244,8 @@ def test_the_json_of_a_model_is_never_made_to_describe_another_input_range(model
             preprocessing="inside",
             overwrite=True,
         )
-    assert sorted(os.listdir(tmp_path)) == ["child.json", "child.keras"]
-    assert load_model(tmp_path / "child.keras")[1] == {"macs": 7}
+    assert sorted(os.listdir(tmp_path)) == before
+    assert load_model(tmp_path / "child.keras")[1] == ({"macs": 7} if described else {})
 
 
 @pytest.mark.parametrize(

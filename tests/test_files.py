@@ -1,0 +1,64 @@
+"""Folders that take the place of others."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bignas_tf.files import replace_folder, restore_folder
+
+KILLED = """
+import os, pathlib, sys
+from bignas_tf import files
+new, target = map(pathlib.Path, sys.argv[1:])
+rename = os.replace
+def killed(source, place):
+    rename(source, place)
+    os.kill(os.getpid(), 9)
+os.replace = killed
+files.replace_folder(new, target)
+"""
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "word").write_text(name)
+    return tmp_path / "new", tmp_path / "old"
+
+
+def word(folder):
+    return (folder / "word").read_text()
+
+
+def test_a_folder_takes_the_place_of_another_or_of_none(folders, tmp_path):
+    new, old = folders
+    replace_folder(new, old)
+    assert os.listdir(tmp_path) == ["old"] and word(old) == "new"
+    replace_folder(old, tmp_path / "third")
+    assert os.listdir(tmp_path) == ["third"]
+
+
+def test_a_folder_that_cannot_be_moved_leaves_the_old_one(folders, tmp_path):
+    _, old = folders
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "missing", old)
+    assert sorted(os.listdir(tmp_path)) == ["new", "old"] and word(old) == "old"
+
+
+def test_a_folder_comes_back_after_a_kill_between_the_renames(folders, tmp_path):
+    new, old = folders
+    done = subprocess.run([sys.executable, "-c", KILLED, new, old])  # noqa: S603
+    assert done.returncode == -9
+    assert not old.exists()
+    restore_folder(old)
+    assert sorted(os.listdir(tmp_path)) == ["new", "old"] and word(old) == "old"
+
+
+def test_what_a_kill_after_the_renames_left_goes(folders, tmp_path):
+    new, old = folders
+    os.replace(old, tmp_path / ".new.before")
+    restore_folder(new)
+    assert os.listdir(tmp_path) == ["new"] and word(new) == "new"
