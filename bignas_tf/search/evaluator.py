@@ -87,34 +87,32 @@ class TabularEvaluator:
         return float(self._table[genotype])
 
 
-class CachedEvaluator:
-    """Scores every network once, adds its cost, and keeps the results in a file.
+class Points:
+    """What is known of every network: its metrics, its cost, and the file that keeps them.
 
-    Genotypes that are the same network (equal `canonical`) share one evaluation. They are
-    handed on one at a time and each result is on the disk before the next begins: a kill
-    costs one evaluation. A last line that it left half-written is dropped.
+    Genotypes that are the same network (equal `canonical`) share one line. A last line
+    that a kill left half-written is dropped.
 
     Args:
-        evaluator: that does the work.
         space: of all genotypes.
+        split: name of the images that all scores are of.
         path: file of one JSON object per line, read if it exists: `genotype` by gene,
             `phase`, `split`, `accuracy`, `mmacs`, `params_m` and the evaluator's other
-            metrics. None keeps results in memory only.
+            metrics. None keeps them in memory only.
 
     Attributes:
-        points: those objects in order of evaluation, earlier processes' included.
+        points: those objects in the order they were added, earlier processes' included.
 
     Raises:
         ValueError: if the file has genotypes of another space or scores of another split.
     """
 
     def __init__(
-        self, evaluator: Evaluator, space: Space, path: str | os.PathLike[str] | None = None
+        self, space: Space, split: str, path: str | os.PathLike[str] | None = None
     ) -> None:
-        self.split = evaluator.split
+        self.split = split
         self.space = space
         self.points: list[dict[str, Any]] = []
-        self._evaluator = evaluator
         self._scores: dict[Genotype, dict[str, float]] = {}
         self._path = None if path is None else Path(path)
         if self._path is not None:
@@ -122,27 +120,9 @@ class CachedEvaluator:
             for record in read_lines(self._path):
                 self._load(record)
 
-    def score(self, genotypes: Sequence[Genotype], phase: str = "") -> list[dict[str, float]]:
-        """Evaluates the genotypes that are new and remembers the others.
-
-        Args:
-            genotypes: of the space.
-            phase: of the search, recorded with the new ones.
-
-        Returns:
-            One dict per genotype: `accuracy`, `mmacs`, `params_m`, other metrics.
-
-        Raises:
-            ValueError: if a genotype is not of the space or its accuracy not in [0, 1].
-        """
-        scores = []
-        for genotype in genotypes:
-            require(genotype in self.space, "genotypes", f"of {self.space.name}", genotype)
-            canonical = self.space.canonical(genotype)
-            if canonical not in self._scores:
-                self._evaluate(canonical, phase)
-            scores.append(dict(self._scores[canonical]))
-        return scores
+    def __getitem__(self, genotype: Genotype) -> dict[str, float]:
+        """A copy of a known genotype's `accuracy`, `mmacs`, `params_m`, other metrics."""
+        return dict(self._scores[self.space.canonical(genotype)])
 
     def __contains__(self, genotype: Genotype) -> bool:
         return self.space.canonical(genotype) in self._scores
@@ -150,8 +130,21 @@ class CachedEvaluator:
     def __len__(self) -> int:
         return len(self._scores)
 
-    def _evaluate(self, genotype: Genotype, phase: str) -> None:
-        (metrics,) = self._evaluator.score([genotype])
+    def add(self, genotype: Genotype, metrics: Mapping[str, float], phase: str = "") -> None:
+        """Adds a result, which is on the disk when this returns; a known one stays as it is.
+
+        Args:
+            genotype: of the space.
+            metrics: `accuracy` and any other.
+            phase: of the search.
+
+        Raises:
+            ValueError: if the genotype is not of the space or its accuracy not in [0, 1].
+        """
+        require(genotype in self.space, "genotypes", f"of {self.space.name}", genotype)
+        if genotype in self:
+            return
+        genotype = self.space.canonical(genotype)
         metrics = {name: float(value) for name, value in metrics.items()}
         accuracy = metrics.get("accuracy", math.nan)
         require(0 <= accuracy <= 1, "accuracy", f"in [0, 1] for {genotype}", accuracy)
@@ -181,3 +174,47 @@ class CachedEvaluator:
         self.points.append(record)
         metrics = {name: float(v) for name, v in record.items() if name not in _LABELS}
         self._scores[self.space.canonical(genotype)] = metrics
+
+
+class CachedEvaluator(Points):
+    """Scores every network once and keeps the results.
+
+    Genotypes are handed on one at a time and each result is on the disk before the next
+    begins: a kill costs one evaluation.
+
+    Args:
+        evaluator: that does the work.
+        space: as of `Points`.
+        path: as of `Points`.
+
+    Raises:
+        ValueError: as `Points`.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, space: Space, path: str | os.PathLike[str] | None = None
+    ) -> None:
+        super().__init__(space, evaluator.split, path)
+        self._evaluator = evaluator
+
+    def score(self, genotypes: Sequence[Genotype], phase: str = "") -> list[dict[str, float]]:
+        """Evaluates the genotypes that are new and remembers the others.
+
+        Args:
+            genotypes: of the space.
+            phase: of the search, recorded with the new ones.
+
+        Returns:
+            One dict per genotype: `accuracy`, `mmacs`, `params_m`, other metrics.
+
+        Raises:
+            ValueError: if a genotype is not of the space or its accuracy not in [0, 1].
+        """
+        scores = []
+        for genotype in genotypes:
+            require(genotype in self.space, "genotypes", f"of {self.space.name}", genotype)
+            if genotype not in self:
+                (metrics,) = self._evaluator.score([self.space.canonical(genotype)])
+                self.add(genotype, metrics, phase)
+            scores.append(self[genotype])
+        return scores

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from bignas_tf.checks import require, require_int
 from bignas_tf.files import write_json
 from bignas_tf.search.budget import Budget, check_feasible
-from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, loss_of
+from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, Points, loss_of
 from bignas_tf.search.pareto import front
 from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Genotype, Space
@@ -63,17 +63,21 @@ def select(
         ValueError: for an infeasible budget, unfit names, or a folder of another search.
         RuntimeError: if the strategy ends without a child under some budget.
     """
-    search = Search(space, evaluator, budgets, strategy=strategy, folder=folder, names=names)
     require_int("batch", batch)
+    check_search(space, budgets, names)
+    cached = CachedEvaluator(evaluator, space, Path(folder) / POINTS)
+    search = Search(cached, budgets, strategy=strategy, folder=folder, names=names)
     with search.bar(progress) as bar:
         while genotypes := search.ask(batch):
             bar.set_description(search.phase)
             metrics = []
             for genotype in genotypes:
-                metrics += search.cached.score([genotype], phase=search.phase)
+                metrics += cached.score([genotype], phase=search.phase)
                 bar.update()
             search.tell(genotypes, metrics)
-            bar.total = strategy.planned
+            bar.total = search.planned
+        if not search.finished:
+            raise RuntimeError("The strategy waits for results although it has them all")
     return search.finish()
 
 
@@ -81,15 +85,11 @@ class Search:
     """A search in its folder: goes on where it was, asks and tells, writes, and chooses.
 
     Args:
-        space: of the children.
-        evaluator: of them.
+        points: what is known, in the folder's `points.jsonl`.
         budgets: each of them feasible.
         strategy: new, for the same space and budgets.
         folder: path, created if missing.
         names: one per budget, none twice; by default such as `mmacs_5`.
-
-    Attributes:
-        cached: the evaluations and their file.
 
     Raises:
         ValueError: for an infeasible budget, unfit names, or a folder of another search.
@@ -97,45 +97,46 @@ class Search:
 
     def __init__(
         self,
-        space: Space,
-        evaluator: Evaluator,
+        points: Points,
         budgets: Sequence[Budget],
         *,
         strategy: Strategy,
         folder: str | os.PathLike[str],
         names: Sequence[str] | None = None,
     ) -> None:
-        for budget in budgets:
-            check_feasible(budget, space)
-        self._names = check_names(budgets, names)
+        self.points = points
+        self._names = check_search(points.space, budgets, names)
         self._budgets = budgets
         self._strategy = strategy
         self._folder = Path(folder)
-        self.cached = CachedEvaluator(evaluator, space, self._folder / POINTS)
-        _resume(strategy, self.cached, self._folder / STATE)
+        _resume(strategy, self._folder / STATE)
+        # Told, but their lines are of a file that was deleted or damaged by more than a kill.
+        self._lost = [genotype for genotype in strategy.told if genotype not in points]
 
     @property
     def phase(self) -> str:
         """What the genotypes asked last are for."""
         return self._strategy.phase
 
+    @property
+    def planned(self) -> int:
+        """Evaluations of the whole search, past ones included; an upper bound."""
+        return self._strategy.planned
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to ask."""
+        return not self._lost and self._strategy.finished
+
     def bar(self, progress: bool = True) -> tqdm:
         """A bar of the evaluations, those of earlier processes done, with the time left."""
-        strategy = self._strategy
-        return tqdm(
-            total=strategy.planned, initial=len(strategy.told), unit="child", disable=not progress
-        )
+        known = len(self._strategy.told) - len(self._lost)
+        return tqdm(total=self.planned, initial=known, unit="child", disable=not progress)
 
     def ask(self, n: int) -> list[Genotype]:
-        """Up to `n` genotypes to evaluate; none when the search is over.
-
-        Raises:
-            RuntimeError: if the strategy waits although all it asked was told.
-        """
-        genotypes = [] if self._strategy.finished else self._strategy.ask(n)
-        if not genotypes and not self._strategy.finished:
-            raise RuntimeError("The strategy waits for results although it has them all")
-        return genotypes  # none: all that was left to propose is known
+        """Up to `n` genotypes to evaluate; none if the search is over or waits for results."""
+        lost, self._lost = self._lost[:n], self._lost[n:]
+        return lost or ([] if self._strategy.finished else self._strategy.ask(n))
 
     def tell(self, genotypes: Sequence[Genotype], metrics: Sequence[Mapping[str, float]]) -> None:
         """Tells the strategy, and writes what is best so far and the state."""
@@ -155,16 +156,14 @@ class Search:
         return selected
 
     def _write(self) -> list[dict[str, Any]]:
-        selected = choose(self.cached, self._budgets, self._names)
-        _write(self._folder, selected, self.cached, self._strategy)
+        selected = choose(self.points, self._budgets, self._names)
+        _write(self._folder, selected, self.points, self._strategy)
         return selected
 
 
-def choose(
-    cached: CachedEvaluator, budgets: Sequence[Budget], names: Sequence[str]
-) -> list[dict[str, Any]]:
+def choose(known: Points, budgets: Sequence[Budget], names: Sequence[str]) -> list[dict[str, Any]]:
     """The best evaluated child under each budget, without the budgets that have none yet."""
-    points = [(cached.space.genotype(point["genotype"]), point) for point in cached.points]
+    points = [(known.space.genotype(point["genotype"]), point) for point in known.points]
     selected: list[dict[str, Any]] = []
     for budget, name in zip(budgets, names, strict=True):
         ranks = [
@@ -211,21 +210,27 @@ def check_names(budgets: Sequence[Budget], names: Sequence[str] | None) -> list[
     return chosen
 
 
-def _resume(strategy: Strategy, cached: CachedEvaluator, state: Path) -> None:
+def check_search(space: Space, budgets: Sequence[Budget], names: Sequence[str] | None) -> list[str]:
+    """The names of the children, after what a search refuses before it touches its folder.
+
+    Raises:
+        ValueError: for an infeasible budget or unfit names.
+    """
+    for budget in budgets:
+        check_feasible(budget, space)
+    return check_names(budgets, names)
+
+
+def _resume(strategy: Strategy, state: Path) -> None:
     if not state.exists():
         return
     try:
         strategy.load_state(json.loads(state.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{state} is of another search: {error}") from error
-    lost = [genotype for genotype in strategy.told if genotype not in cached]
-    if lost:  # lines of a file that was deleted or damaged by more than a kill
-        strategy.tell(lost, cached.score(lost, phase=strategy.phase))
 
 
-def _write(
-    folder: Path, selected: list[dict[str, Any]], cached: CachedEvaluator, strategy: Strategy
-) -> None:
-    write_json(folder / FRONT, front(cached.points))
+def _write(folder: Path, selected: list[dict[str, Any]], known: Points, strategy: Strategy) -> None:
+    write_json(folder / FRONT, front(known.points))
     write_json(folder / SELECTED, selected)
     write_json(folder / STATE, strategy.state())
