@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -49,34 +49,47 @@ class RandomSearch(RoundStrategy):
         return self._evaluations
 
     def propose(self, number: int) -> list[Genotype]:
-        found: dict[Genotype, None] = {}
         rng = self.rng(number)
-        budgets = list(self.budgets)
-        while budgets and len(found) < self._evaluations:
-            budget = budgets[len(found) % len(budgets)]
-            draws = (self._draw(budget, rng) for _ in range(DRAWS))
-            new = next((g for g in draws if g not in found and not self.known(g)), None)
-            if new is None:
-                budgets.remove(budget)
-            else:
-                found[new] = None
-        return list(found)
+        return self.in_turn(
+            self._evaluations,
+            lambda budget, found: self.first_new(draws(self.space, budget.allows, rng), found),
+        )
 
-    def _draw(self, budget: Budget, rng: np.random.Generator) -> Genotype:
-        """A genotype under the budget; at the latest the smallest is."""
-        start = self.space.encode(self.space.draw(rng))
-        steps = rng.permutation(np.repeat(np.arange(len(start)), start))
 
-        def after(count: int) -> Genotype:
-            down = np.bincount(steps[:count], minlength=len(start))
-            return self.space.canonical(self.space.decode(start - down))
+def draws(
+    space: Space, allows: Callable[[Genotype], bool], rng: np.random.Generator
+) -> Iterator[Genotype]:
+    """As many random genotypes within a limit as are tried to find a new one."""
+    return (lowered(space.draw(rng), allows, rng) for _ in range(DRAWS))
 
-        # Bisection: counting a network takes milliseconds and there may be fifty steps.
-        low, high = 0, len(steps)
-        while low < high:
-            middle = (low + high) // 2
-            if budget.allows(after(middle)):
-                high = middle
-            else:
-                low = middle + 1
-        return after(high)
+
+def lowered(
+    genotype: Genotype, allows: Callable[[Genotype], bool], rng: np.random.Generator
+) -> Genotype:
+    """Lets random genes go down to their next smaller choice until a limit is met.
+
+    Args:
+        genotype: to begin with.
+        allows: whether a genotype is within the limit; the smallest has to be.
+        rng: says which genes, in which order.
+
+    Returns:
+        A canonical genotype within the limit.
+    """
+    space = genotype.space
+    start = space.encode(genotype)
+    steps = rng.permutation(np.repeat(np.arange(len(start)), start))
+
+    def after(count: int) -> Genotype:
+        down = np.bincount(steps[:count], minlength=len(start))
+        return space.canonical(space.decode(start - down))
+
+    # Bisection: counting a network takes milliseconds and there may be fifty steps.
+    low, high = 0, len(steps)
+    while low < high:
+        middle = (low + high) // 2
+        if allows(after(middle)):
+            high = middle
+        else:
+            low = middle + 1
+    return after(high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -87,11 +87,17 @@ class RoundStrategy(abc.ABC):
         rounds: number of rounds.
         settings: whatever else the proposals depend on, plain JSON.
 
+    Attributes:
+        name: of the class, in its states.
+        needs_budgets: of the class: whether it searches for the best under budgets; if not,
+            no budgets mean no limit.
+
     Raises:
-        ValueError: for no budgets or one below the smallest child.
+        ValueError: for a budget below the smallest child, or none where they are needed.
     """
 
     name: ClassVar[str]
+    needs_budgets: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -101,7 +107,7 @@ class RoundStrategy(abc.ABC):
         rounds: int,
         settings: Mapping[str, Any],
     ) -> None:
-        require(len(budgets) > 0, "budgets", "at least one", budgets)
+        require(len(budgets) > 0 or not self.needs_budgets, "budgets", "at least one", budgets)
         for budget in budgets:
             check_feasible(budget, space)
         require_int("seed", seed, low=0)
@@ -167,16 +173,17 @@ class RoundStrategy(abc.ABC):
             self._advance()
 
     def best(self, budget: Budget) -> Genotype | None:
-        """The best genotype told so far within a budget.
+        """The best genotype told so far within a budget; see `ranked`."""
+        return next(iter(self.ranked(budget)), None)
+
+    def ranked(self, budget: Budget) -> list[Genotype]:
+        """The genotypes told so far within a budget, the best first.
 
         Of two as accurate the one of lower loss, where losses are told, else the cheaper.
         One that uses less of the budget than it should comes after all that use enough.
         """
-        within = [genotype for genotype in self._told if budget.allows(genotype)]
-        if not within:
-            return None
-        return min(
-            within,
+        return sorted(
+            filter(budget.allows, self._told),
             key=lambda g: (not budget.uses_enough(g), *self._rank(g), budget.cost(g), g.values),
         )
 
@@ -187,6 +194,48 @@ class RoundStrategy(abc.ABC):
     def known(self, genotype: Genotype) -> bool:
         """Whether a canonical genotype was told already."""
         return genotype in self._told
+
+    def allows(self, genotype: Genotype) -> bool:
+        """Whether a genotype is within some budget; what is above all is never chosen."""
+        return not self.budgets or any(budget.allows(genotype) for budget in self.budgets)
+
+    def first_new(
+        self, candidates: Iterable[Genotype], proposed: Container[Genotype]
+    ) -> Genotype | None:
+        """The first candidate, canonical, that some budget allows and that is worth asking.
+
+        Args:
+            candidates: of the space, looked at one after the other.
+            proposed: those of the round so far.
+
+        Returns:
+            None if every candidate is known, proposed or above all budgets.
+        """
+        for genotype in map(self.space.canonical, candidates):
+            if not self.known(genotype) and genotype not in proposed and self.allows(genotype):
+                return genotype
+        return None
+
+    def in_turn(
+        self, count: int, draw: Callable[[Budget, Container[Genotype]], Genotype | None]
+    ) -> list[Genotype]:
+        """Genotypes for the budgets in turn.
+
+        Args:
+            count: of genotypes, at most.
+            draw: a new one for a budget, given those so far; None if it has none left, which
+                leaves its share to the other budgets.
+        """
+        found: dict[Genotype, None] = {}
+        budgets = list(self.budgets)
+        while budgets and len(found) < count:
+            budget = budgets[len(found) % len(budgets)]
+            new = draw(budget, found)
+            if new is None:
+                budgets.remove(budget)
+            else:
+                found[new] = None
+        return list(found)
 
     def rng(self, *keys: int) -> np.random.Generator:
         """A generator of its own for every seed and `keys`, independent of the past."""
