@@ -1,23 +1,22 @@
 """Search for children under budgets, without training: strategies, evaluators, selection."""
 
 from bignas_tf.search.budget import (
-    METRICS,
     Budget,
-    Metric,
+    CombinedBudget,
+    cheapest,
     check_feasible,
-    measure,
     parse_budgets,
-    register_metric,
 )
 from bignas_tf.search.coarse_to_fine import CoarseToFine, skeletons
-from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, TabularEvaluator
+from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, Points, TabularEvaluator
 from bignas_tf.search.evolution import Evolution
 from bignas_tf.search.hypervolume import hypervolume, hypervolume_curve, worst_corner
+from bignas_tf.search.metrics import METRICS, Metric, Profiled, measure, register_metric
 from bignas_tf.search.nsga2 import NSGA2
 from bignas_tf.search.objective import Objective, default_objectives, parse_objectives
 from bignas_tf.search.pareto import front
 from bignas_tf.search.random_search import RandomSearch
-from bignas_tf.search.select import check_names, choose, select
+from bignas_tf.search.select import Search, check_names, choose, select
 from bignas_tf.search.strategy import RoundStrategy, Strategy
 
 __all__ = [
@@ -26,14 +25,19 @@ __all__ = [
     "Budget",
     "CachedEvaluator",
     "CoarseToFine",
+    "CombinedBudget",
     "Evaluator",
     "Evolution",
     "Metric",
+    "Points",
     "Objective",
+    "Profiled",
     "RandomSearch",
     "RoundStrategy",
+    "Search",
     "Strategy",
     "TabularEvaluator",
+    "cheapest",
     "check_feasible",
     "check_names",
     "choose",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bignas_tf.checks import require_int
-from bignas_tf.search.budget import Budget
+from bignas_tf.search.budget import Budget, cheapest
 from bignas_tf.search.strategy import RoundStrategy
 from bignas_tf.spaces import Gene, Genotype, Space
 
@@ -136,11 +136,11 @@ class CoarseToFine(RoundStrategy):
         proposed: dict[Genotype, None] = {}
         for index, budget in enumerate(self.budgets):
             rng = self.rng(number, index)
-            # The grid has the smallest genotype unless a space of another kind leaves it out.
-            parent = self.best(budget) or self.space.canonical(self.space.smallest())
+            # The grid has a child under the budget unless the cheapest is none of it.
+            parent = self.best(budget) or cheapest(budget, self.space)
             fresh = {
                 genotype: None
-                for genotype in map(self.space.canonical, self._variations(parent, rng))
+                for genotype in (parent, *map(self.space.canonical, self._variations(parent, rng)))
                 if not self.known(genotype) and genotype not in proposed
             }
             within = [genotype for genotype in fresh if budget.allows(genotype)]

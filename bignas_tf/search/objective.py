@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.checks import is_number, require, require_choice
-from bignas_tf.search.budget import METRICS, Budget
+from bignas_tf.search.budget import Budget
+from bignas_tf.search.metrics import METRICS
 
 ACCURACY = "accuracy"
 DIRECTIONS = ("max", "min")
@@ -71,7 +72,8 @@ def parse_objectives(text: str) -> tuple[Objective, ...]:
 
 def default_objectives(budgets: Iterable[Budget]) -> tuple[Objective, ...]:
     """Accuracy and the metrics of the budgets; MMACs where there is no budget."""
-    metrics = dict.fromkeys(budget.metric for budget in budgets) or ("mmacs",)
+    limits = (part for budget in budgets for part in budget.parts)
+    metrics = dict.fromkeys(limit.metric for limit in limits) or ("mmacs",)
     return (Objective(ACCURACY, "max"), *(Objective(metric, "min") for metric in metrics))
 
 

@@ -56,7 +56,7 @@ def select(
 
     Returns:
         Per budget `name`, `budget` (`{"mmacs": 5.0}`), `genotype` by gene, `accuracy`,
-        `mmacs`, `params_m` (and the budget's own metric), `resolution` in pixels, `split`;
+        `mmacs`, `params_m` (and the budget's own metrics), `resolution` in pixels, `split`;
         `same_as`, the name of an earlier entry, where both are the same child.
 
     Raises:
@@ -188,7 +188,7 @@ def choose(known: Points, budgets: Sequence[Budget], names: Sequence[str]) -> li
             "accuracy": point["accuracy"],
             "mmacs": point["mmacs"],
             "params_m": point["params_m"],
-            budget.metric: budget.cost(genotype),
+            **budget.costs(genotype),
             "resolution": genotype.spec().input_shape[0],
             "split": point["split"],
         }
