@@ -50,10 +50,13 @@ def _main_run() -> pathlib.Path:
 
 
 def _selected() -> dict[str, dict[str, int]]:
-    path = _main_run() / "select" / "selected.json"
-    if not path.exists():
-        raise app.UsageError(f"{path} is missing; --parts=main makes it")
-    return {entry["name"]: entry["genotype"] for entry in json.loads(path.read_text())}
+    from bignas_tf.search.results import read_selected
+
+    try:
+        selected = read_selected(_main_run() / "select")
+    except FileNotFoundError as error:
+        raise app.UsageError(f"{error}; --parts=main does it here") from error
+    return {entry["name"]: entry["genotype"] for entry in selected}
 
 
 def _schedule(**fields: object) -> dict[str, object]:

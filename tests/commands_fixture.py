@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import bignas_tf.cli as cli
 from bignas_tf import cost
+from bignas_tf.search.results import read_selected
 from bignas_tf.spaces import SPACES, MBConvSpace, Stage
 
 TINY = MBConvSpace(
@@ -84,7 +85,7 @@ def read(path):
 
 
 def selected(workdir):
-    entries = read(workdir / "select" / "selected.json")
+    entries = read_selected(workdir / "select")
     return {entry["name"]: TINY.genotype(entry["genotype"]) for entry in entries}
 
 

@@ -4,12 +4,14 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 
 from bignas_tf.report import write_report
+from bignas_tf.spaces import get_space
 
 CHILDREN = {
     "s": {"mmacs": 0.2381, "params_m": 0.0195, "accuracy": 0.955, "resolution": 8},
@@ -40,13 +42,14 @@ RECIPE = {
     "seed": 0,
 }
 STEPS_PER_EPOCH = 20
+SPACE = get_space("digits")
 
 
 def genotype(resolution: int) -> dict[str, int]:
     genes = {"resolution": resolution, "stem_width": 16}
     for stage, width in (("stage1", 16), ("stage2", 32), ("stage3", 56)):
         genes |= {f"{stage}_width": width, f"{stage}_depth": 2}
-        genes |= {f"{stage}_kernel": 3, f"{stage}_expand": 3}
+        genes |= {f"{stage}_kernel": 3, f"{stage}_expand": 2 if stage == "stage1" else 3}
     return {**genes, "head_width": 128}
 
 
@@ -80,9 +83,7 @@ def write_run(folder: Path) -> Path:
         line = f"bignas {command} --workdir={folder}"
         dump(folder / f"run.{command}.json", record(line, f"2026-01-02T03:1{i}:00+00:00"))
     dump_lines(folder / "log.jsonl", _log())
-    points = _points()
-    dump_lines(folder / "select" / "points.jsonl", points)
-    dump(folder / "select" / "front.json", _front(points))
+    dump_lines(folder / "select" / "points.jsonl", _points())
     dump(folder / "evaluation.json", EVALUATION)
     rows = []
     for size, name in enumerate(CHILDREN, start=1):
@@ -97,17 +98,28 @@ def write_minimal_run(folder: Path) -> Path:
     """A run of which only the needed files are there."""
     command = f"bignas train --recipe=digits --workdir={folder}"
     dump(folder / "run.json", record(command, "2026-01-02T03:04:05+00:00"))
-    chosen = [
-        {
-            "name": name,
-            "budget": {"mmacs": BUDGETS[name]},
-            "genotype": genotype(int(figures["resolution"])),
-            **figures,
-        }
-        for name, figures in CHILDREN.items()
-    ]
-    dump(folder / "select" / "selected.json", chosen)
+    write_selected(
+        folder,
+        [
+            {
+                "name": name,
+                "budget": {"mmacs": BUDGETS[name]},
+                "genotype": genotype(int(figures["resolution"])),
+                **figures,
+            }
+            for name, figures in CHILDREN.items()
+        ],
+    )
     return folder
+
+
+def write_selected(folder: Path, chosen: list[dict]) -> None:
+    """The chosen children, one file each, by number."""
+    shutil.rmtree(folder / "select" / "selected", ignore_errors=True)
+    for order, entry in enumerate(chosen):
+        spec = SPACE.genotype(entry["genotype"]).spec().to_json()
+        path = folder / "select" / "selected" / f"{order}.json"
+        dump(path, {**entry, "order": order, "spec": spec})
 
 
 def write_export(folder: Path, child: str, quantization: str, size: int) -> dict:
@@ -198,14 +210,6 @@ def _points() -> list[dict]:
 def _point(mmacs: float, accuracy: float, phase: str, params_m: float) -> dict:
     figures = {"mmacs": mmacs, "params_m": params_m, "accuracy": accuracy, "phase": phase}
     return {"genotype": genotype(8), **figures}
-
-
-def _front(points: list[dict]) -> list[dict]:
-    front: list[dict] = []
-    for point in sorted(points, key=lambda point: (point["mmacs"], -point["accuracy"])):
-        if not front or point["accuracy"] > front[-1]["accuracy"]:
-            front.append(point)
-    return front
 
 
 class Page(HTMLParser):

@@ -26,6 +26,7 @@ from bignas_tf.commands import convert
 from bignas_tf.deploy import tflite
 from bignas_tf.deploy.interpreter import predict
 from bignas_tf.resize import prepare
+from bignas_tf.search.results import read_selected
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.run_data import load_run_data
 
@@ -71,7 +72,7 @@ def test_selected_children_are_within_their_budgets_and_as_accurate_as_said(fini
     data = load_run_data(Recipe.from_json(read(workdir / "run.json")["recipe"]))
     images = data.held_out.read(np.arange(len(data.held_out)))
     limits = {"s": (SMALL + BIG) / 2, "l": BIG}
-    for entry in read(workdir / "select" / "selected.json"):
+    for entry in read_selected(workdir / "select"):
         name, genotype = entry["name"], TINY.genotype(entry["genotype"])
         assert cost.count(genotype.spec()).mmacs == entry["mmacs"] <= limits[name] + 1e-6
         child = keras.models.load_model(workdir / "children" / f"{name}.keras")

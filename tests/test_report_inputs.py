@@ -17,11 +17,12 @@ from report_fixture import (
     write_export,
     write_minimal_run,
     write_run,
+    write_selected,
 )
 
 from bignas_tf.report import ReportError, write_report
 
-POINT = '{"mmacs": 0.7, "accuracy": 0.9}'
+POINT = '{"genotype": {}, "mmacs": 0.7, "accuracy": 0.9}'
 
 
 @pytest.mark.parametrize(("end", "count"), [('{"mmacs": 0.7, "accu', 1), (POINT, 2)])
@@ -35,9 +36,11 @@ DAMAGED = {
     "run.json": ("{", "is not JSON"),
     "run.select.json": ("{}", "`command` is missing"),
     "log.jsonl": ('{"step": 1, "epoch": 1}\n{"step"\n{}\n', "line 2: not JSON"),
-    "select/points.jsonl": ('{"mmacs": 1}\n', "line 1: `accuracy` is missing"),
-    "select/front.json": ("{}", "a list is needed"),
-    "select/selected.json": ('[{"name": 3}]', "child 1: `name` must be a string"),
+    "select/points.jsonl": (
+        '{"genotype": {}, "mmacs": 1}\n',
+        "line 1: `accuracy` is missing",
+    ),
+    "select/selected/0.json": ('{"order": 0, "name": 3}', "`name` must be a string"),
     "evaluation.json": (
         json.dumps({**EVALUATION, "children": {"s": {"top1": 96.1}}}),
         "`children`, `s`: `top1` must be a number at least 0 and at most 1. Received: 96.1",
@@ -68,10 +71,10 @@ def test_an_interval_is_two_ascending_numbers(tmp_path, interval):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["run.json", "select/selected.json"])
-def test_a_folder_without_a_finished_selection_is_refused(tmp_path, name):
+@pytest.mark.parametrize("name", ["run.json", "select/selected"])
+def test_a_folder_without_a_selection_is_refused(tmp_path, name):
     write_minimal_run(tmp_path)
-    (tmp_path / name).unlink()
+    (tmp_path / name).rename(tmp_path / "elsewhere")
     with pytest.raises(ReportError, match=rf"{name} is missing; `bignas (train|select)`"):
         write_report(tmp_path)
 
@@ -121,6 +124,15 @@ def test_a_sidecar_of_another_file_is_refused(tmp_path):
 def test_two_selected_children_of_one_name_are_refused(tmp_path):
     write_minimal_run(tmp_path)
     child = {"name": "s", "genotype": genotype(8), **CHILDREN["s"]}
-    dump(tmp_path / "select" / "selected.json", [child, child])
-    with pytest.raises(ReportError, match=r"selected\.json, child 2: `name`"):
+    write_selected(tmp_path, [child, child])
+    with pytest.raises(ReportError, match=r"1\.json: `name` must be another"):
+        write_report(tmp_path)
+
+
+def test_a_network_that_cannot_be_is_refused_with_its_file(tmp_path):
+    write_minimal_run(tmp_path)
+    path = tmp_path / "select" / "selected" / "2.json"
+    described = json.loads(path.read_text())
+    dump(path, {**described, "spec": {**described["spec"], "classes": 0}})
+    with pytest.raises(ReportError, match=r"2\.json: `spec` must be a network: `classes` must"):
         write_report(tmp_path)

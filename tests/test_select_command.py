@@ -134,7 +134,7 @@ def test_what_a_killed_process_set_aside_is_dealt_with_next_time(run, evaluated)
     earlier.rename(aside)
     if evaluated:
         shutil.copytree(aside, earlier)
-        (earlier / "selected.json").unlink()
+        shutil.rmtree(earlier / "selected")
         (earlier / "state.json").unlink()
     run.accuracy = fail  # everything is known already
     run.call(BUDGET)

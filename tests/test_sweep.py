@@ -20,6 +20,7 @@ from bignas_tf import cost, sweep
 from bignas_tf.commands.sweep import read_plan
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.intervals import t_interval, wilson_interval
+from bignas_tf.search.results import read_selected
 from bignas_tf.sweep_results import COLUMNS, summary
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
@@ -137,7 +138,7 @@ def test_every_row_has_the_figures_of_its_child_of_the_loaded_run(finished):
     data = load_run_data(trained.recipe)
     test = ChildEvaluator(trained.supernet, data.calibration, data.source.test)
     held_out = ChildEvaluator(trained.supernet, data.calibration, data.held_out)
-    chosen = [TINY.genotype(entry["genotype"]) for entry in read(run / "select/selected.json")]
+    chosen = [TINY.genotype(entry["genotype"]) for entry in read_selected(run / "select")]
     genotypes = [TINY.biggest(), TINY.smallest(), *chosen]
     predictions = np.load(run / "predictions.npz")
     for row, genotype in zip((biggest, smallest, small, large), genotypes, strict=True):

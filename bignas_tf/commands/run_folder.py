@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bignas_tf.files import read_json
-
 
 def add_workdir(parser: Any) -> None:
     """Adds --workdir and --data."""
@@ -107,10 +105,9 @@ def read_selected(workdir: Path) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: if nothing was selected yet.
     """
-    path = workdir / "select" / "selected.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; `bignas select` writes it")
-    return read_json(path)
+    from bignas_tf.search import results
+
+    return results.read_selected(workdir / "select")
 
 
 def child_files(workdir: Path) -> list[Path]:
@@ -119,7 +116,7 @@ def child_files(workdir: Path) -> list[Path]:
     Raises:
         FileNotFoundError: if there are none.
     """
-    selected = (workdir / "select" / "selected.json").is_file()
+    selected = (workdir / "select" / "selected").is_dir()
     names = [entry["name"] for entry in read_selected(workdir)] if selected else []
     order = {name: i for i, name in enumerate(names)}
     files = (workdir / "children").glob("*.keras")

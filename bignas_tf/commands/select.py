@@ -1,9 +1,10 @@
 """Finds the best child under each budget, coarse to fine, without training.
 
 Every candidate is sliced, calibrated on training images and evaluated on held-out ones.
-Of two as accurate the one of lower loss is chosen. Writes select/points.jsonl (all
-evaluated), front.json, selected.json and weights.json (which weights were searched); a
-search that was stopped goes on, with the same weights only.
+Of two as accurate the one of lower loss is chosen. Writes to the run's select folder
+selected/NAME.json (the chosen children; `bignas show` counts them, `bignas extract` cuts
+them out), trials.csv (every evaluation) and front.csv; a search that was stopped goes on,
+with the same weights only (docs/search.md).
 
 Example:
   bignas select --workdir=runs/cifar10 --budget=mmacs:3.4,5,7,10 --names=s,m,l,xl

@@ -59,10 +59,12 @@ class Picture:
     Attributes:
         svg: the `<svg>` element.
         notes: sentences on what the plot shows and what it leaves out.
+        targets: an `<svg>` element to lie over it, whose titles tell about its points.
     """
 
     svg: Markup
     notes: list[str]
+    targets: Markup = Markup("")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from bignas_tf.report.drawing import COLOUR, Picture, plot_style, svg
 from bignas_tf.report.inputs import Run, Tested
 from bignas_tf.report.labels import add_labels
+from bignas_tf.report.targets import draw_targets
 
 _LOG_FROM = 5  # ratio of the largest to the smallest MMACs
 _FAINTEST = 0.02  # share of the evaluated children that may lie off the scale
@@ -50,7 +51,11 @@ def draw_front(run: Run) -> Picture:
         figure.legend(loc="outside upper left", ncols=3, fontsize=8.5, handlelength=1.4)
         figure.draw_without_rendering()  # the layout must be final before names are placed
         add_labels(axes, _names(run), _obstacles(axes, run), taken, COLOUR["ink"], COLOUR["card"])
-        return Picture(svg(figure, "front", _description(run)), _notes(run, scale))
+        return Picture(
+            svg(figure, "front", _description(run)),
+            _notes(run, scale),
+            draw_targets(axes, run, scale.low, scale.high),
+        )
 
 
 def _references(run: Run) -> dict[str, Tested]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 from bignas_tf.report.exports import ExportedFile, Timing, read_exported, read_timings
 from bignas_tf.report.fields import Fields, ReportError, read_json, read_json_lines
+from bignas_tf.search.pareto import front
+from bignas_tf.spec import NetworkSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +44,23 @@ class LogLine:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A child that the selection evaluated. `accuracy` is a share of held-out images."""
+    """A child that the selection evaluated.
 
+    Attributes:
+        number: of the evaluation, from 1.
+        mmacs: millions of multiply-accumulates.
+        accuracy: share of held-out images.
+        phase: of the search; may be empty.
+        genotype: value by gene.
+        figures: what else was measured, by name, where it is finite.
+    """
+
+    number: int
     mmacs: float
     accuracy: float
-    phase: str = ""
+    phase: str
+    genotype: dict[str, int]
+    figures: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +70,7 @@ class Selected:
     name: str
     budget: dict[str, float]
     genotype: dict[str, int]
+    spec: NetworkSpec
     resolution: int
     mmacs: float
     params_m: float
@@ -119,7 +135,7 @@ def read_run(workdir: Path) -> Run:
     """Reads everything in a run folder that the report shows.
 
     Args:
-        workdir: the folder. `run.json` and `select/selected.json` must be there.
+        workdir: the folder. `run.json` and the files of `select/selected` must be there.
 
     Returns:
         The run.
@@ -129,10 +145,11 @@ def read_run(workdir: Path) -> Run:
     """
     if not workdir.is_dir():
         raise ReportError(f"the run folder does not exist. Received: {workdir}")
-    for needed, command in (("run.json", "train"), ("select/selected.json", "select")):
-        if not (workdir / needed).is_file():
+    for needed, command in (("run.json", "train"), ("select/selected", "select")):
+        if not (workdir / needed).exists():
             raise ReportError(f"{workdir / needed} is missing; `bignas {command}` writes it")
-    selected = _selected(workdir / "select" / "selected.json")
+    selected = _selected(workdir / "select" / "selected")
+    points = _points(workdir / "select" / "points.jsonl")
     evaluation = _evaluation(workdir / "evaluation.json")
     files = [read_exported(path) for path in sorted(workdir.glob("*.tflite"))]
     chosen = {child.name: child.genotype for child in selected}
@@ -150,8 +167,8 @@ def read_run(workdir: Path) -> Run:
         records=_records(workdir),
         selected=selected,
         log=[_log_line(line) for line in _lines(workdir / "log.jsonl")],
-        points=[_point(line) for line in _lines(workdir / "select" / "points.jsonl")],
-        front=_front(workdir / "select" / "front.json"),
+        points=points,
+        front=_front(points),
         evaluation=evaluation,
         files=[file for file in files if file.name not in outdated],
         timings=read_timings(workdir / "benchmark.csv"),
@@ -196,46 +213,60 @@ def _log_line(fields: Fields) -> LogLine:
     return LogLine(fields.number("epoch", 0), {name: fields.logged(name) for name in names})
 
 
-def _point(fields: Fields) -> Point:
+def _points(path: Path) -> list[Point]:
+    return [_point(number, line) for number, line in enumerate(_lines(path), start=1)]
+
+
+def _point(number: int, fields: Fields) -> Point:
+    known = ("mmacs", "accuracy", "phase", "genotype", "split")
+    genotype = fields.object("genotype")
+    others = {name: fields.logged(name) for name in fields if name in fields and name not in known}
     return Point(
+        number=number,
         mmacs=fields.number("mmacs", 0),
         accuracy=fields.share("accuracy"),
         phase=fields.text("phase") if "phase" in fields else "",
+        genotype={gene: genotype.integer(gene) for gene in genotype},
+        figures={name: value for name, value in others.items() if math.isfinite(value)},
     )
 
 
-def _listed(path: Path, what: str) -> list[Fields]:
-    values = read_json(path)
-    if not isinstance(values, list):
-        raise ReportError(f"{path}: a list is needed here. Received: {str(values)[:80]}")
-    return [Fields(value, path, f"{what} {i}") for i, value in enumerate(values, start=1)]
+def _front(points: list[Point]) -> list[Point]:
+    """The points of the front by ascending MMACs."""
+    measured = [{"mmacs": p.mmacs, "accuracy": p.accuracy, "point": p} for p in points]
+    return [each["point"] for each in front(measured)]
 
 
-def _front(path: Path) -> list[Point]:
-    if not path.is_file():
-        return []
-    points = [_point(fields) for fields in _listed(path, "point")]
-    return sorted(points, key=lambda point: point.mmacs)
-
-
-def _selected(path: Path) -> list[Selected]:
+def _selected(folder: Path) -> list[Selected]:
+    """The chosen children in the order of their budgets."""
+    files = [Fields(read_json(path), path) for path in sorted(folder.glob("*.json"))]
     found: dict[str, Selected] = {}
-    for fields in _listed(path, "child"):
+    for fields in sorted(files, key=lambda fields: fields.integer("order")):
         name = fields.text("name")
         if name in found:
             raise fields.error("`name` must be another than those before", name)
-        budget = fields.object("budget") if "budget" in fields else Fields({}, path)
+        budget = fields.object("budget") if "budget" in fields else Fields({}, folder)
         genotype = fields.object("genotype")
         found[name] = Selected(
             name=name,
             budget={key: budget.number(key) for key in budget if key in budget},
             genotype={gene: genotype.integer(gene) for gene in genotype},
+            spec=_spec(fields),
             resolution=fields.integer("resolution", 1),
             mmacs=fields.number("mmacs", 0),
             params_m=fields.number("params_m", 0),
             accuracy=fields.share("accuracy"),
         )
     return list(found.values())
+
+
+def _spec(fields: Fields) -> NetworkSpec:
+    try:
+        return NetworkSpec.from_json(fields.object("spec").plain())
+    except ReportError:
+        raise
+    except ValueError as error:
+        raise fields.error(f"`spec` must be a network: {error}", fields.value("spec")) from error
 
 
 def _evaluation(path: Path) -> Evaluation | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib
 import importlib.resources
 import json
@@ -28,11 +30,13 @@ def write_report(
 ) -> Path:
     """Writes one self-contained HTML page about a run.
 
-    The page loads nothing and runs nothing; for the same files it is the same. Parts that
-    are not there yet are named, with the command that makes them.
+    The page loads nothing and is whole without its script, which only tells about the point
+    that is hovered over. For the same files it is the same. Parts that are not there yet
+    are named, with the command that makes them.
 
     Args:
-        workdir: the run's folder, with `run.json` and `select/selected.json` at least.
+        workdir: the run's folder, with `run.json` and the files of `select/selected`
+            at least.
         output: the `.html` file to write, `report.html` in `workdir` by default. An older
             one is replaced.
 
@@ -70,6 +74,7 @@ def _require_packages() -> None:
 def _page(run: Run) -> str:
     import jinja2
 
+    from bignas_tf.report.child_picture import draw_children
     from bignas_tf.report.drawing import PALETTE
     from bignas_tf.report.front_plot import draw_front
     from bignas_tf.report.training_plot import draw_training
@@ -78,12 +83,14 @@ def _page(run: Run) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["source_hash"] = _source_hash
     return environment.from_string(template).render(
         palette=PALETTE,
         title=f"BigNAS run: {run.workdir.resolve().name}",
         summary=_summary(run),
         front=draw_front(run) if run.selected or run.points or run.front else None,
         children=children_table(run) if run.selected else None,
+        pictures=draw_children(run.selected),
         genotypes=genotype_table(run) if run.selected else None,
         files=files_table(run) if run.files else None,
         timing=_timing_conditions(run),
@@ -98,6 +105,12 @@ def _page(run: Run) -> str:
         missing=_missing(run),
         not_measured=_not_measured(run),
     )
+
+
+def _source_hash(script: str) -> str:
+    """How a content security policy names the one script that may run."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 def _summary(run: Run) -> str:
@@ -171,7 +184,7 @@ def _missing(run: Run) -> dict[str, tuple[str, str]]:
     timed = any(timings_of(run, file) for file in run.files)
     parts = {
         "log": (run.log, "No training log", "train"),
-        "points": (run.points and run.front, "No list of evaluated children", "select"),
+        "points": (run.points, "No list of evaluated children", "select"),
         "evaluation": (run.evaluation, "Not evaluated on test images yet", "evaluate"),
         "files": (run.files, "Not exported yet", "convert"),
         "timings": (

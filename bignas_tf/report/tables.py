@@ -191,32 +191,38 @@ def _interval(tested: Tested | None) -> str:
 
 def genotype_table(run: Run) -> Table:
     """One column per stage, so that children can be compared stage by stage."""
-    groups: dict[str, None] = {}
-    for child in run.selected:
-        groups |= dict.fromkeys(_group(gene) for gene in child.genotype)
-    builder = _Builder("Genotypes", run.selected)
-    builder.text("child", lambda child: child.name)
+    described = {child.name: stages(child.genotype) for child in run.selected}
+    groups = dict.fromkeys(group for words in described.values() for group in words)
+    builder = _Builder("Genotypes", list(described))
+    builder.text("child", str)
     for group in groups:
-        builder.text(group, lambda child, group=group: _genes(child.genotype, group))  # type: ignore[misc]
+        builder.text(group, lambda name, group=group: described[name].get(group, NOTHING))  # type: ignore[misc]
     return builder.table()
 
 
-def _group(gene: str) -> str:
-    return gene.rpartition("_")[0] or gene
+def stages(genotype: dict[str, int]) -> dict[str, str]:
+    """Words by stage or layer, such as `stage2` -> `24×2 k3 e6`.
+
+    Width, depth, kernel size, expansion.
+    """
+    groups: dict[str, dict[str, int]] = {}
+    for gene, value in genotype.items():
+        group, _, kind = gene.rpartition("_")
+        groups.setdefault(group or gene, {})[kind] = value
+    return {group: _words(group, genes) for group, genes in groups.items()}
 
 
-def _genes(genotype: dict[str, int], group: str) -> str:
-    """Such as `24×2 k3 e6`: width, depth, kernel size, expansion."""
-    genes = {gene.rpartition("_")[2]: v for gene, v in genotype.items() if _group(gene) == group}
+def _words(group: str, genes: dict[str, int]) -> str:
     if list(genes) == [group]:
         return str(genes[group])
-    width, depth = genes.pop("width", None), genes.pop("depth", None)
+    rest = dict(genes)
+    width, depth = rest.pop("width", None), rest.pop("depth", None)
     words = [str(width)] if width is not None else []
     if depth is not None:
         words = ["".join(words) + f"×{depth}"]
     short = {"kernel": "k", "expand": "e"}
-    words += [f"{short.get(name, name + ' ')}{value}" for name, value in genes.items()]
-    return " ".join(words) or NOTHING
+    words += [f"{short.get(name, name + ' ')}{value}" for name, value in rest.items()]
+    return " ".join(words)
 
 
 def files_table(run: Run) -> Table:

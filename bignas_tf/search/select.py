@@ -14,11 +14,11 @@ from bignas_tf.checks import require, require_int
 from bignas_tf.files import write_json
 from bignas_tf.search.budget import Budget, check_feasible
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, Points, loss_of
-from bignas_tf.search.pareto import front
+from bignas_tf.search.results import write_results
 from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Genotype, Space
 
-POINTS, STATE, FRONT, SELECTED = "points.jsonl", "state.json", "front.json", "selected.json"
+POINTS, STATE = "points.jsonl", "state.json"
 
 
 def select(
@@ -39,10 +39,11 @@ def select(
     images, or, where the evaluator gives none, the cheaper. So a larger budget of the
     same metric never gets a less accurate child, unless its `at_least` rules the better
     one out. The folder gets `points.jsonl`, a line per evaluation as soon as it is done,
-    and after each batch `front.json` (MMACs against accuracy), `selected.json` (the result
-    so far) and `state.json`. Called again after a kill it goes on from there; with
-    `state.json` deleted it starts over but keeps what it evaluated. The folder belongs to
-    one set of weights: accuracies of others are not told apart.
+    and after each batch what `write_results` writes (`trials.csv`, `front.csv` and the
+    result so far as `selected/NAME.json`) and `state.json`. Called again after a kill it
+    goes on from there; with `state.json` deleted it starts over but keeps what it
+    evaluated. The folder belongs to one set of weights: accuracies of others are not told
+    apart.
 
     Args:
         space: of the children.
@@ -157,7 +158,8 @@ class Search:
 
     def _write(self) -> list[dict[str, Any]]:
         selected = choose(self.points, self._budgets, self._names)
-        _write(self._folder, selected, self.points, self._strategy)
+        write_results(self._folder, self.points.space, self.points.points, selected)
+        write_json(self._folder / STATE, self._strategy.state())
         return selected
 
 
@@ -201,12 +203,14 @@ def check_names(budgets: Sequence[Budget], names: Sequence[str] | None) -> list[
     """The names of the children to choose, by default those of their budgets.
 
     Raises:
-        ValueError: unless there is one per budget, none empty and none twice.
+        ValueError: unless there is one per budget, none empty, none twice, each fit for a file.
     """
     require(len(budgets) > 0, "budgets", "at least one", budgets)
     chosen = [budget.name for budget in budgets] if names is None else list(names)
     ok = len(chosen) == len(budgets) and len(set(chosen)) == len(chosen) and all(chosen)
     require(ok, "names", f"{len(budgets)} different ones, one per budget", chosen)
+    for name in chosen:  # of files: children/NAME.keras
+        require(Path(name).name == name, "names", "those of files, without folders", name)
     return chosen
 
 
@@ -228,9 +232,3 @@ def _resume(strategy: Strategy, state: Path) -> None:
         strategy.load_state(json.loads(state.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{state} is of another search: {error}") from error
-
-
-def _write(folder: Path, selected: list[dict[str, Any]], known: Points, strategy: Strategy) -> None:
-    write_json(folder / FRONT, front(known.points))
-    write_json(folder / SELECTED, selected)
-    write_json(folder / STATE, strategy.state())

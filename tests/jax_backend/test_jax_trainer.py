@@ -13,6 +13,7 @@ import run_case
 from run_case import RECIPE, SPACE
 from test_jax_loop import NOISE, assert_same_weights
 
+from bignas_tf.search.results import read_selected
 from bignas_tf.training.checkpoints import read_checkpoint
 from bignas_tf.training.trainer import NonFiniteLossError, Trainer
 
@@ -135,7 +136,7 @@ assert "tensorflow" not in sys.modules
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert "no accelerator found" in finished.stdout
-    (chosen,) = json.loads((tmp_path / "run" / "select" / "selected.json").read_text())
+    (chosen,) = read_selected(tmp_path / "run" / "select")
     assert chosen["mmacs"] <= 1
     assert len(arrays_of(tmp_path / "run")) > len(SPACE.ops())
 

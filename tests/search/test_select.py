@@ -15,18 +15,18 @@ from bignas_tf.search import (
     CoarseToFine,
     RandomSearch,
     TabularEvaluator,
-    front,
     measure,
     parse_budgets,
     register_metric,
     select,
 )
 from bignas_tf.search.budget import METRICS
+from bignas_tf.search.results import read_selected
 from bignas_tf.spaces import get_space
 
 SPACE = tiny_space()
 BUDGETS = parse_budgets("mmacs:0.06,0.1,0.2")
-FILES = ("front.json", "points.jsonl", "selected.json", "state.json")
+FILES = ("front.csv", "points.jsonl", "selected", "state.json", "trials.csv")
 STRATEGIES = {
     "coarse_to_fine": functools.partial(CoarseToFine, fine_candidates=5, fine_rounds=2),
     "random_search": functools.partial(RandomSearch, evaluations=30),
@@ -60,7 +60,8 @@ def search(folder, make=STRATEGIES["coarse_to_fine"], evaluator=None, **changes)
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def load(folder, name):
@@ -174,9 +175,8 @@ def test_a_budget_in_a_metric_of_ones_own_is_met_and_reported(tmp_path):
 def test_the_folder_holds_points_front_selection_and_state(tmp_path):
     folder = tmp_path / "deep" / "search"
     selected = search(folder)
-    assert tuple(contents(folder)) == FILES
-    assert load(folder, "selected.json") == selected
-    assert load(folder, "front.json") == front(points(folder))
+    assert tuple(sorted(path.name for path in folder.iterdir())) == FILES
+    assert read_selected(folder) == selected
     phases = [point["phase"] for point in points(folder)]
     assert sorted(set(phases), key=phases.index) == ["coarse", "fine1", "fine2"]
     assert load(folder, "state.json")["told"] == [
@@ -188,10 +188,10 @@ def test_every_batch_leaves_a_whole_selection_behind(tmp_path):
     seen = []
 
     def accuracy(genotype):
-        if (tmp_path / "selected.json").exists():
+        if (tmp_path / "selected").exists():
             done = len(load(tmp_path, "state.json")["told"])
             written = points(tmp_path)[:done]
-            for entry in load(tmp_path, "selected.json"):
+            for entry in read_selected(tmp_path):
                 limit = entry["budget"]["mmacs"]
                 best = max(p["accuracy"] for p in written if p["mmacs"] <= limit)
                 assert entry["accuracy"] == best
@@ -308,7 +308,7 @@ def test_a_strategy_that_leaves_a_budget_without_a_child_is_an_error(tmp_path):
 
     with pytest.raises(RuntimeError, match="No child was evaluated under mmacs_0.06, mmacs_0.1"):
         search(tmp_path, OnlyBiggest)
-    assert load(tmp_path, "selected.json") == []
+    assert read_selected(tmp_path) == []
 
 
 def test_a_strategy_that_waits_for_nothing_is_an_error(tmp_path):
