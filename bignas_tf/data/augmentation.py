@@ -12,10 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from bignas_tf.checks import is_number
+from bignas_tf.data.crops import draw_crops
 from bignas_tf.data.errors import DataError
+from bignas_tf.data.images import in_parallel
+from bignas_tf.data.mixup import beta_256ths, mix
+from bignas_tf.data.operation_policies import KINDS, NONE, draw_operations
+from bignas_tf.data.operations import operate_all
 from bignas_tf.data.streams import Stream, raw, unit
+from bignas_tf.data.views import DrawnView
 
 FILLS = ("reflect", "constant")
 
@@ -36,7 +43,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationPolicy:
-    """What is done to training images: pad and crop, then flip, then cutout, then mixup.
+    """What is done to training images: crop, flip, operations, cutout, then mixup.
 
     The default does nothing.
 
@@ -46,18 +53,27 @@ class AugmentationPolicy:
             its own size is taken anywhere.
         fill: what the padding holds: 'reflect' (mirrors about the border pixel, which is not
             repeated) or 'constant' (`value`).
-        value: int in 0..255, for constant padding and for cutout.
+        value: int in 0..255, for constant padding, cutout and what operations bring in from
+            outside the image.
         cutout: int, side in pixels of the square set to `value` (0: none). Its centre is anywhere
             in the image, so a part of it may lie outside.
         mixup: float in [0, 1], alpha (0: none): image i of a batch keeps a share from
             Beta(alpha, alpha) of itself, the rest is image batch - 1 - i. The labels have to be
             mixed alike: `bignas_tf.training.losses.mixed_targets`.
+        crop: float in [0, 1], the least share of its area that Inception's crop, of shapes from
+            3:4 to 4:3, leaves of an image (0: none); 0.08 is the published one. It is cut from
+            the image as it is stored and resized (bicubic, antialiased). Not with `shift`.
+        operations: 'none', 'autoaugment' (the ImageNet policy of its paper), 'autoaugment_v0'
+            (that of EfficientNet) or 'randaugment'.
+        layers: int, at least 1, operations that an image gets from RandAugment.
+        magnitude: float in [0, 10], of RandAugment's operations.
 
     Raises:
         DataError: if an argument is out of its range.
 
     Reference:
-        Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
+        Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; further ones in
+        `bignas_tf.data.crops` and `bignas_tf.data.operation_policies`.
     """
 
     flip: bool = False
@@ -66,6 +82,10 @@ class AugmentationPolicy:
     value: int = 0
     cutout: int = 0
     mixup: float = 0.0
+    crop: float = 0.0
+    operations: str = "none"
+    layers: int = 2
+    magnitude: float = 9.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
@@ -80,8 +100,23 @@ class AugmentationPolicy:
             raise DataError(f"`fill` must be one of {list(FILLS)}. Received: {self.fill!r}")
         if not _is_int(self.value, 0, 255):
             raise DataError(f"`value` must be an integer in 0..255. Received: {self.value!r}")
-        if not (is_number(self.mixup) and 0 <= self.mixup <= 1):
-            raise DataError(f"`mixup` must be a number in [0, 1]. Received: {self.mixup!r}")
+        for name, most in (("mixup", 1), ("crop", 1), ("magnitude", 10)):
+            number = getattr(self, name)
+            if not (is_number(number) and 0 <= number <= most):
+                raise DataError(f"`{name}` must be a number in [0, {most}]. Received: {number!r}")
+        if self.crop and self.shift:
+            raise DataError(f"`shift` must be 0 where there is a `crop`. Received: {self.shift}")
+        if self.operations not in KINDS:
+            raise DataError(
+                f"`operations` must be one of {list(KINDS)}. Received: {self.operations!r}"
+            )
+        if not _is_int(self.layers, 1, 2**7):
+            raise DataError(f"`layers` must be an integer in 1..128. Received: {self.layers!r}")
+
+    @property
+    def on_host(self) -> bool:
+        """Whether Pillow has to compute it, an accelerator cannot."""
+        return bool(self.crop) or self.operations != NONE
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain JSON values."""
@@ -113,7 +148,8 @@ class AugmentationPolicy:
             Only what the policy uses: 'offsets' int32 `(n, 2)` in -shift..shift (down, right);
             'flips' bool `(n,)`; 'cutouts' float32 `(n, 2)`, multiples of 2**-24 in [0, 1), the
             centre as a fraction of height and width; 'shares' int32 `(n,)` in 0..256, 256ths that
-            an image keeps of itself.
+            an image keeps of itself; 'crops' as of `draw_crops`; 'operations' and 'values' as of
+            `draw_operations`.
         """
         draws = {}
         if self.shift:
@@ -127,21 +163,66 @@ class AugmentationPolicy:
             # 24 bits fit float32's mantissa: no fraction rounds up to 1.
             draws["cutouts"] = (values * 2.0**-24).astype(np.float32).reshape(n, 2)
         if self.mixup:
-            draws["shares"] = _beta_256ths(
+            draws["shares"] = beta_256ths(
                 unit(raw(Stream.MIXUP, n, seed=seed, epoch=epoch)), self.mixup
+            )
+        if self.crop:
+            draws["crops"] = draw_crops(n, seed, epoch)
+        if self.operations != NONE:
+            draws |= draw_operations(
+                self.operations,
+                n,
+                seed=seed,
+                epoch=epoch,
+                layers=self.layers,
+                magnitude=self.magnitude,
             )
         return draws
 
     def draw_names(self) -> tuple[str, ...]:
         """Returns the keys of `draw`'s arrays."""
         names = {"shift": "offsets", "flip": "flips", "cutout": "cutouts", "mixup": "shares"}
-        return tuple(name for field, name in names.items() if getattr(self, field))
+        found = [name for field, name in names.items() if getattr(self, field)]
+        found += ["crops"] if self.crop else []
+        return (*found, *(["operations", "values"] if self.operations != NONE else []))
+
+    def views(self, draws: Mapping[str, np.ndarray]) -> list[DrawnView] | None:
+        """What `Split.read` has to do itself, before images are of one size.
+
+        Args:
+            draws: the rows of `draw`'s arrays of the images to read.
+
+        Returns:
+            A view for each image, with its crop, flip and operations; None without `crop`.
+        """
+        if not self.crop:
+            return None
+        return [
+            DrawnView(
+                crop=draws["crops"][row],
+                least_area=self.crop,
+                flip=self.flip and bool(draws["flips"][row]),
+                operations=self._operations_of(draws, row),
+                fill=self.value,
+            )
+            for row in range(len(draws["crops"]))
+        ]
+
+    def _operations_of(
+        self, draws: Mapping[str, np.ndarray], row: int
+    ) -> tuple[tuple[int, float], ...]:
+        if self.operations == NONE:
+            return ()
+        return tuple(
+            zip(*(draws[name][row].tolist() for name in ("operations", "values")), strict=True)
+        )
 
     def apply(self, images: np.ndarray, draws: Mapping[str, np.ndarray]) -> np.ndarray:
         """Augments a batch.
 
         Args:
-            images: uint8 `(batch, height, width, channels)`; not changed.
+            images: uint8 `(batch, height, width, channels)`; not changed. With `crop` read with
+                `views`, so that crop, flip and operations are done.
             draws: the batch's rows of `draw`'s arrays, in the order of `images`.
 
         Returns:
@@ -151,12 +232,15 @@ class AugmentationPolicy:
             DataError: if `check` refuses them.
         """
         self.check(images.shape, draws)
-        if self.shift or self.flip:
-            images = self._move(images, draws)
+        if not self.crop:
+            if self.shift or self.flip:
+                images = self._move(images, draws)
+            if self.operations != NONE:
+                images = self._operate(images, draws)
         if self.cutout:
             images = self._cut(images, draws["cutouts"])
         if self.mixup:
-            images = _mix(images, draws["shares"])
+            images = mix(images, draws["shares"])
         return images
 
     def check(self, shape: tuple[int, ...], draws: Mapping[str, Any]) -> None:
@@ -193,18 +277,21 @@ class AugmentationPolicy:
 
     def _move(self, images: np.ndarray, draws: Mapping[str, np.ndarray]) -> np.ndarray:
         """Crop and flip as one gather: every output pixel names its source."""
+        if not self.shift:
+            images = images.copy()
+            images[draws["flips"]] = images[draws["flips"], :, ::-1]
+            return images
         batch, height, width, channels = images.shape
         rows = np.broadcast_to(np.arange(height), (batch, height))
         columns = np.broadcast_to(np.arange(width), (batch, width))
         if self.flip:
             columns = np.where(draws["flips"][:, None], columns[:, ::-1], columns)
-        if self.shift:
-            rows = rows + draws["offsets"][:, :1]
-            columns = columns + draws["offsets"][:, 1:]
+        rows = rows + draws["offsets"][:, :1]
+        columns = columns + draws["offsets"][:, 1:]
         outside = None
         if self.fill == "reflect":
             rows, columns = _reflect(rows, height), _reflect(columns, width)
-        elif self.shift:
+        else:
             outside = _outside(rows, height)[:, :, None] | _outside(columns, width)[:, None, :]
             rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
         first = np.arange(batch)[:, None] * height + rows
@@ -213,6 +300,18 @@ class AugmentationPolicy:
         if outside is not None:
             moved[outside] = self.value
         return moved
+
+    def _operate(self, images: np.ndarray, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+        changed = np.empty_like(images)
+
+        def change(row: int) -> None:
+            pixels = images[row]
+            image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            image = operate_all(image, self._operations_of(draws, row), self.value)
+            changed[row] = np.asarray(image).reshape(pixels.shape)
+
+        in_parallel(change, len(images))
+        return changed
 
     def _cut(self, images: np.ndarray, centres: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
@@ -234,35 +333,3 @@ def _outside(index: np.ndarray, size: int) -> np.ndarray:
 def _reflect(index: np.ndarray, size: int) -> np.ndarray:
     index = np.abs(index)
     return np.where(index >= size, 2 * (size - 1) - index, index)
-
-
-def _mix(images: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Integers only, so that no backend rounds differently: 256 * 255 + 128 fits 16 bits."""
-    keep = shares.astype(np.uint16)[:, None, None, None]
-    mixed = images * keep
-    mixed += images[::-1] * (np.uint16(256) - keep)
-    mixed += np.uint16(128)
-    mixed >>= np.uint16(8)
-    return mixed.astype(np.uint8)
-
-
-def _beta_256ths(uniform: np.ndarray, alpha: float) -> np.ndarray:
-    """Turns uniform numbers into Beta(alpha, alpha), rounded to 256ths: int32 0..256.
-
-    Rounding leaves 257 values, so the inverse of the distribution function is a search among 256
-    borders: exact for any alpha, one number per draw and nothing to reject.
-    """
-    lower = (np.arange(128) + 0.5) / 256
-    # For 0 < x <= 1/2 the integral of (t * (1 - t))**(alpha - 1) from 0 to x is x**alpha / alpha
-    # times `series`: the binomial series of (1 - t)**(alpha - 1), integrated term by term. No term
-    # is negative and each is less than half of the one before. Divided by the integral to 1/2,
-    # where a symmetric distribution reaches 1/2, it is the distribution function.
-    x = np.append(lower, 0.5)
-    coefficient, series = np.ones_like(x), np.ones_like(x)
-    for k in range(1, 64):
-        coefficient *= (k - alpha) / k * x
-        series += coefficient * (alpha / (alpha + k))
-    integral = x**alpha * series
-    below = 0.5 * integral[:-1] / integral[-1]
-    borders = np.concatenate([below, 1 - below[::-1]])
-    return np.searchsorted(borders, uniform, side="right").astype(np.int32)

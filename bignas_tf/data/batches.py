@@ -91,7 +91,8 @@ class BatchPlan:
             positions = np.concatenate([positions[rows], partners])
         index = self.indices(step)[positions]
         draws = {name: values[positions] for name, values in self.draws(step).items()}
-        images = self.policy.apply(self.split.read(index), draws)
+        images = self.split.read(index, self.policy.views(draws))
+        images = self.policy.apply(images, draws)
         labels = self.split.labels[index]
         batch = {"images": images, "labels": labels, "index": index}
         if self.policy.mixup:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bignas_tf.data.augmentation import AugmentationPolicy
+from bignas_tf.data.errors import DataError
 
 
 def augment(
@@ -27,9 +28,11 @@ def augment(
         uint8 of the same shape, byte for byte that of `policy.apply`.
 
     Raises:
-        DataError: if `policy.check` refuses them.
+        DataError: if `policy.check` refuses them, or only a host can apply the policy.
     """
     policy.check(images.shape, draws)
+    if policy.on_host:
+        raise DataError(f"`policy` must have no crop and no operations. Received: {policy}")
     if policy.shift or policy.flip:
         images = _move(policy, images, draws)
     if policy.cutout:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
-import tqdm
 
 from bignas_tf.data.errors import BrokenImageError, DataError
-from bignas_tf.data.images import SUFFIXES, decode_images
-from bignas_tf.data.source import LoadOptions, Source, make_source
+from bignas_tf.data.images import EMPTY, SUFFIXES
+from bignas_tf.data.source import LoadOptions, Source, decoded, make_source
 from bignas_tf.data.split import Split
 
 TEST_FOLDERS = ("test", "val", "validation")
-_CHUNK = 512  # images between two updates of the bar
-_MANY = 20_000  # images that take so long that even a log file should show progress
 
 Files = list[tuple[str, int]]  # path and label
 
@@ -40,18 +36,18 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
     if not path or not root.is_dir():
         raise DataError(f"`{name}` must name an existing folder. Received: '{path}'")
     if not (root / "train").is_dir():
-        classes, files = _scan(root)
+        classes, files = _scan(root, options)
         rest, chosen = options.split_off_test(np.array([label for _, label in files], np.int32))
         train, test = [files[i] for i in rest], [files[i] for i in chosen]
     else:
-        classes, train = _scan(root / "train")
+        classes, train = _scan(root / "train", options)
         tests = [root / folder for folder in TEST_FOLDERS if (root / folder).is_dir()]
         if not tests:
             raise DataError(
                 f"'{root}' must hold one of {list(TEST_FOLDERS)} beside train; to split train "
                 f"itself, name it: 'folder:{root / 'train'}'. Received: {sorted(os.listdir(root))}"
             )
-        test_classes, test = _scan(tests[0])
+        test_classes, test = _scan(tests[0], options)
         if test_classes != classes:
             only = (
                 sorted(set(classes) - set(test_classes)),
@@ -61,7 +57,7 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
                 f"train and {tests[0].name} of '{root}' must have the same classes. "
                 f"Received: only in train {only[0]}, only in {tests[0].name} {only[1]}"
             )
-    in_memory = options.fits_memory(len(train) + len(test))
+    in_memory = options.in_memory(len(train) + len(test))
     return make_source(
         name,
         classes,
@@ -72,7 +68,7 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
     )
 
 
-def _scan(root: Path) -> tuple[list[str], Files]:
+def _scan(root: Path, options: LoadOptions) -> tuple[list[str], Files]:
     with os.scandir(root) as entries:
         classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if len(classes) < 2:
@@ -81,7 +77,7 @@ def _scan(root: Path) -> tuple[list[str], Files]:
         )
     files: Files = []
     for label, class_name in enumerate(classes):
-        images = _images(root / class_name)
+        images = _images(root / class_name, refuse_empty=options.bad_images is None)
         if not images:
             raise DataError(
                 f"Class folder '{root / class_name}' must hold images {list(SUFFIXES)}. "
@@ -91,14 +87,14 @@ def _scan(root: Path) -> tuple[list[str], Files]:
     return classes, files
 
 
-def _images(folder: Path) -> list[str]:
+def _images(folder: Path, refuse_empty: bool) -> list[str]:
     images = []
     with os.scandir(folder) as entries:
         for entry in entries:
             is_image = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
             if is_image and not entry.is_dir():
-                if entry.is_file() and entry.stat().st_size == 0:
-                    raise BrokenImageError(entry.path, "the file is empty")
+                if refuse_empty and entry.is_file() and entry.stat().st_size == 0:
+                    raise BrokenImageError(entry.path, EMPTY)
                 images.append(entry.path)
     return sorted(images)
 
@@ -106,14 +102,11 @@ def _images(folder: Path) -> list[str]:
 def _split(files: Files, options: LoadOptions, in_memory: bool, title: str) -> Split:
     paths = tuple(path for path, _ in files)
     labels = np.array([label for _, label in files], np.int32)
-    size, channels = options.image_size, options.channels
-    if not in_memory:
-        return Split(labels, paths=paths, image_size=size, channels=channels)
-    images = np.empty((len(paths), size, size, channels), np.uint8)
-    quiet = not sys.stderr.isatty() and len(paths) < _MANY
-    with tqdm.tqdm(total=len(paths), desc=f"decoding {title}", unit="img", disable=quiet) as bar:
-        for start in range(0, len(paths), _CHUNK):
-            chunk = paths[start : start + _CHUNK]
-            images[start : start + len(chunk)] = decode_images(chunk, size, channels)
-            bar.update(len(chunk))
-    return Split(labels, images=images)
+    split = Split(
+        labels,
+        paths=paths,
+        image_size=options.image_size,
+        channels=options.channels,
+        bad_images=options.bad_images,
+    )
+    return decoded(split, title) if in_memory else split

@@ -5,8 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import os
-from collections.abc import Sequence
-from typing import IO
+from collections.abc import Callable
+from typing import IO, Any, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,18 +14,37 @@ from PIL import Image, UnidentifiedImageError
 from bignas_tf.data.errors import BrokenImageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+EMPTY = "the file is empty"
+
+
+class View(Protocol):
+    """What one image shows of itself in one epoch."""
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Returns left, top, right and bottom of the part that is shown, in pixels."""
+
+    def edit(self, image: Image.Image) -> Image.Image:
+        """Returns the part, resized and of mode 'L' or 'RGB', with its other changes."""
 
 
 def decode_image(
-    path: str, image_size: int, channels: int, file: IO[bytes] | None = None
+    path: str,
+    image_size: int,
+    channels: int,
+    file: IO[bytes] | None = None,
+    view: View | None = None,
 ) -> np.ndarray:
     """Decodes one image; of an animation, the first frame. EXIF orientation is not applied.
+
+    JPEG files are always decoded at their full size: what libjpeg offers as a faster reduced
+    decoding (Pillow's `draft`) is not the image that was resized, and no crop of it.
 
     Args:
         path: the file, or the name for errors if `file` is given.
         image_size: int, height and width of the result.
         channels: 1 (luma) or 3 (RGB).
         file: binary stream to read instead of `path`.
+        view: as of `fit`.
 
     Returns:
         uint8 `(image_size, image_size, channels)`.
@@ -36,9 +55,10 @@ def decode_image(
     try:
         with Image.open(file or path) as image:
             image.load()
-            return fit(image, image_size, channels)
+            return fit(image, image_size, channels, view)
     except Exception as error:  # Pillow's plugins raise a dozen unrelated classes on bad bytes
-        raise BrokenImageError(path, _reason(error)) from error
+        empty = file is None and os.path.isfile(path) and os.path.getsize(path) == 0
+        raise BrokenImageError(path, EMPTY if empty else _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
@@ -49,40 +69,36 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or repr(error)
 
 
-def decode_images(paths: Sequence[str], image_size: int, channels: int) -> np.ndarray:
-    """Decodes files in parallel.
-
-    Returns:
-        uint8 `(len(paths), image_size, image_size, channels)`.
+def in_parallel(function: Callable[[int], Any], count: int) -> None:
+    """Calls `function` with 0..count-1 in the threads of the pool.
 
     Raises:
-        BrokenImageError: for the first file of `paths` that cannot be decoded.
+        Exception: what the first of the calls that failed has raised.
     """
-    images = np.empty((len(paths), image_size, image_size, channels), np.uint8)
-
-    def decode(position: int) -> None:
-        images[position] = decode_image(paths[position], image_size, channels)
-
-    for _ in _decoders().map(decode, range(len(paths))):
+    for _ in _pool().map(function, range(count)):
         pass
-    return images
 
 
 @functools.cache
-def _decoders() -> concurrent.futures.ThreadPoolExecutor:
-    """Threads are enough: Pillow releases the interpreter lock while it decodes and resizes."""
-    return concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "bignas-decode")
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    """Threads are enough: Pillow releases the interpreter lock while it computes."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return concurrent.futures.ThreadPoolExecutor(cores, "bignas-decode")
 
 
-def fit(image: Image.Image, image_size: int, channels: int) -> np.ndarray:
+def fit(image: Image.Image, image_size: int, channels: int, view: View | None = None) -> np.ndarray:
     """Converts any Pillow image to 8 bits, `channels` and a square of `image_size`.
-
-    The shorter side becomes `image_size` (bicubic, antialiased), the centre square is kept.
 
     Args:
         image: of any mode but 'F'; 16-bit greys are scaled to 8 bits, alpha is dropped.
         image_size: int, pixels.
         channels: 1 or 3.
+        view: its box is cut out, before anything else is computed, and resized to the square
+            (bicubic, antialiased), then it edits that. None keeps the centre square: the shorter
+            side becomes `image_size`.
 
     Returns:
         uint8 `(image_size, image_size, channels)`.
@@ -90,7 +106,11 @@ def fit(image: Image.Image, image_size: int, channels: int) -> np.ndarray:
     Raises:
         ValueError: if the image's mode has no 8-bit form.
     """
-    image = _square(_eight_bits(image, channels), image_size)
+    if view is None:
+        image = _square(_eight_bits(image, channels), image_size)
+    else:
+        part = _eight_bits(image.crop(view.box(*image.size)), channels)
+        image = view.edit(part.resize((image_size, image_size), Image.Resampling.BICUBIC))
     return np.asarray(image, np.uint8).reshape(image_size, image_size, channels)
 
 

@@ -6,14 +6,19 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
+import tqdm
 
+from bignas_tf.data.encoded import ON_BAD_IMAGE, BadImages
 from bignas_tf.data.errors import DataError
 from bignas_tf.data.split import Split, stratify
 from bignas_tf.data.streams import Stream
+
+_MANY = 20_000  # images that take so long that even a log file should show progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +31,11 @@ class LoadOptions:
         test_fraction: float strictly between 0 and 1.
         seed: int in [0, 2**64).
         memory_limit_mb: float, at least 0, in MiB.
+        on_bad_image: 'stop' or 'skip'.
+        encoded: whether images stay encoded until they are read, however few.
+
+    Attributes:
+        bad_images: collects the images that are skipped; None where they stop the run.
 
     Raises:
         DataError: if an argument is out of its range.
@@ -36,6 +46,9 @@ class LoadOptions:
     test_fraction: float
     seed: int
     memory_limit_mb: float
+    on_bad_image: str = "stop"
+    encoded: bool = False
+    bad_images: BadImages | None = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not isinstance(self.image_size, int) or self.image_size < 1:
@@ -50,10 +63,18 @@ class LoadOptions:
             raise DataError(
                 f"`memory_limit_mb` must be 0 or more. Received: {self.memory_limit_mb}"
             )
+        if self.on_bad_image not in ON_BAD_IMAGE:
+            raise DataError(
+                f"`on_bad_image` must be one of {list(ON_BAD_IMAGE)}. "
+                f"Received: {self.on_bad_image!r}"
+            )
+        if self.on_bad_image == "skip":
+            object.__setattr__(self, "bad_images", BadImages())
 
-    def fits_memory(self, count: int) -> bool:
-        """Whether `count` decoded images stay within the limit."""
-        return count * self.image_size**2 * self.channels <= self.memory_limit_mb * 2**20
+    def in_memory(self, count: int) -> bool:
+        """Whether `count` images are to be decoded when they are loaded."""
+        decoded_bytes = count * self.image_size**2 * self.channels
+        return not self.encoded and decoded_bytes <= self.memory_limit_mb * 2**20
 
     def split_off_test(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ascending indices of a stratified (train, test) for int32 `labels`.
@@ -85,6 +106,7 @@ class Source:
         channels: 1 or 3.
         fingerprint: 16 hexadecimal digits over class names, labels and file names: the same data
             in another folder has the same. Pixels are not read.
+        bad_images: the images skipped so far, by whoever reads; None where they stop the run.
     """
 
     name: str
@@ -94,6 +116,7 @@ class Source:
     image_size: int
     channels: int
     fingerprint: str
+    bad_images: BadImages | None = None
 
 
 def make_source(
@@ -131,7 +154,15 @@ def make_source(
         image_size=options.image_size,
         channels=options.channels,
         fingerprint=digest.hexdigest()[:16],
+        bad_images=options.bad_images,
     )
+
+
+def decoded(split: Split, title: str) -> Split:
+    """Decodes a split to memory behind a progress bar."""
+    quiet = not sys.stderr.isatty() and len(split) < _MANY
+    with tqdm.tqdm(total=len(split), desc=f"decoding {title}", unit="img", disable=quiet) as bar:
+        return split.in_memory(bar.update)
 
 
 def optional(module: str, extra: str, purpose: str) -> ModuleType:

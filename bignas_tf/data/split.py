@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
 import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from bignas_tf.data.errors import DataError
-from bignas_tf.data.images import decode_images
+from bignas_tf.data.encoded import BadImages, Records
+from bignas_tf.data.errors import BrokenImageError, DataError
+from bignas_tf.data.images import View, decode_image, fit, in_parallel
 from bignas_tf.data.streams import Stream, raw
+
+_CHUNK = 512  # images between two calls of `progress`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Labels with images, which are either in memory or files decoded when they are read.
+    """Labels with images, which are either in memory or decoded when they are read.
 
     Args:
         labels: int32 `(n,)`.
         images: uint8 `(n, height, width, channels)`, or None.
         paths: `n` file names, or None.
-        image_size: int, the side that files are decoded to; with `paths` only.
-        channels: 1 or 3, what files are decoded to; with `paths` only.
+        image_size: int, the side that files and records are decoded to; with those only.
+        channels: 1 or 3, what they are decoded to; with those only.
+        records: `n` encoded images, or None.
+        bad_images: collects the images that cannot be decoded; in the place of one stands the
+            next of its class in this split, the first coming after the last. None refuses them.
+        broken: bool `(n,)`, which of `images` could not be decoded; None for none of them.
 
     Raises:
-        DataError: if not exactly one of `images` and `paths` is given, or their length or type
-            does not fit.
+        DataError: if not exactly one of `images`, `paths` and `records` is given, or their
+            length or type does not fit.
     """
 
     labels: np.ndarray
@@ -34,6 +45,9 @@ class Split:
     paths: tuple[str, ...] | None = None
     image_size: int | None = None
     channels: int | None = None
+    records: Records | None = None
+    bad_images: BadImages | None = None
+    broken: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32 or self.labels.ndim != 1:
@@ -41,12 +55,13 @@ class Split:
                 f"`labels` must be int32 with one dimension. "
                 f"Received: {self.labels.dtype} {self.labels.shape}"
             )
-        content: Any = self.images if self.paths is None else self.paths
-        if content is None or (self.images is not None and self.paths is not None):
-            raise DataError("Exactly one of `images` and `paths` must be given.")
-        if len(content) != len(self.labels):
+        contents: list[Any] = [self.images, self.paths, self.records]
+        given = [content for content in contents if content is not None]
+        if len(given) != 1:
+            raise DataError("Exactly one of `images`, `paths` and `records` must be given.")
+        if len(given[0]) != len(self.labels):
             raise DataError(
-                f"`labels` must be as many as there are images, {len(content)}. "
+                f"`labels` must be as many as there are images, {len(given[0])}. "
                 f"Received: {len(self.labels)}"
             )
         if self.images is not None and (self.images.dtype != np.uint8 or self.images.ndim != 4):
@@ -54,9 +69,9 @@ class Split:
                 f"`images` must be uint8 (n, height, width, channels). "
                 f"Received: {self.images.dtype} {self.images.shape}"
             )
-        if self.paths is not None and (self.image_size is None or self.channels not in (1, 3)):
+        if self.images is None and (self.image_size is None or self.channels not in (1, 3)):
             raise DataError(
-                "`paths` need an `image_size` and 1 or 3 `channels`. "
+                "`paths` and `records` need an `image_size` and 1 or 3 `channels`. "
                 f"Received: {self.image_size}, {self.channels}"
             )
 
@@ -76,28 +91,118 @@ class Split:
     def take(self, indices: np.ndarray) -> Split:
         """Returns the examples `indices`, int `(k,)`, in that order."""
         indices = np.asarray(indices, np.int64)
+        labels = self.labels[indices]
+        images = None if self.images is None else self.images[indices]
+        broken = None if self.broken is None else self.broken[indices]
+        if images is not None and broken is not None:
+            _fill(images, labels, broken)  # from this part: no image may be in two of them
         return dataclasses.replace(
             self,
-            labels=self.labels[indices],
-            images=None if self.images is None else self.images[indices],
+            labels=labels,
+            images=images,
             paths=None if self.paths is None else tuple(self.paths[i] for i in indices),
+            records=None if self.records is None else self.records.take(indices),
+            broken=broken,
         )
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the images `indices`, int `(k,)`, decoding in parallel what is on disk.
+    def read(self, indices: np.ndarray, views: Sequence[View] | None = None) -> np.ndarray:
+        """Returns the images `indices`, int `(k,)`, decoding in parallel what is not in memory.
+
+        Args:
+            indices: positions in this split.
+            views: what each of them shows of itself; None for the centre squares.
 
         Returns:
             uint8 `(k, height, width, channels)`.
 
         Raises:
-            BrokenImageError: if a file cannot be decoded.
+            BrokenImageError: for the first image that cannot be decoded, without `bad_images`.
+            DataError: with them, if no image of its class can.
         """
-        if self.paths is None:
-            if self.images is None:
-                raise AssertionError("a split is checked when it is made")
+        if self.images is not None and views is None:
             return self.images[indices]
+        found = np.empty((len(indices), *self.image_shape), np.uint8)
+
+        def read(row: int) -> None:
+            found[row] = self._read(int(indices[row]), None if views is None else views[row])
+
+        in_parallel(read, len(found))
+        return found
+
+    def _read(self, position: int, view: View | None) -> np.ndarray:
+        for candidate in self._substitutes(position):
+            try:
+                return self._decode(candidate, view)
+            except BrokenImageError as error:
+                if self.bad_images is None:
+                    raise
+                self.bad_images.add(error)
+        raise _none_left(int(self.labels[position]))
+
+    def _substitutes(self, position: int) -> Iterator[int]:
+        """Yields `position`, then what may stand in its place."""
+        yield position
+        same = np.flatnonzero(self.labels == self.labels[position])
+        yield from map(int, np.roll(same, -1 - int(np.searchsorted(same, position)))[:-1])
+
+    def _decode(self, position: int, view: View | None) -> np.ndarray:
         size, _, channels = self.image_shape
-        return decode_images([self.paths[i] for i in indices], size, channels)
+        if self.images is not None:
+            pixels = self.images[position]
+            image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+            return fit(image, size, channels, view)
+        if self.paths is not None:
+            return decode_image(self.paths[position], size, channels, view=view)
+        if self.records is None:
+            raise AssertionError("a split is checked when it is made")
+        file = io.BytesIO(self.records.read(position))
+        return decode_image(self.records.name(position), size, channels, file, view)
+
+    def in_memory(self, progress: Callable[[int], Any]) -> Split:
+        """Returns the same examples, decoded.
+
+        Args:
+            progress: called with a number of images whenever that many more are decoded.
+
+        Raises:
+            BrokenImageError: as `read`.
+            DataError: as `read`.
+        """
+        images = np.zeros((len(self), *self.image_shape), np.uint8)
+        broken = np.zeros(len(self), bool)
+
+        def decode(start: int, row: int) -> None:
+            position = start + row
+            try:
+                images[position] = self._decode(position, None)
+            except BrokenImageError as error:
+                if self.bad_images is None:
+                    raise
+                self.bad_images.add(error)
+                broken[position] = True
+
+        for start in range(0, len(self), _CHUNK):
+            count = min(_CHUNK, len(self) - start)
+            in_parallel(functools.partial(decode, start), count)
+            progress(count)
+        _fill(images, self.labels, broken)
+        return Split(self.labels, images=images, bad_images=self.bad_images, broken=broken)
+
+
+def _fill(images: np.ndarray, labels: np.ndarray, broken: np.ndarray) -> None:
+    """Puts in the place of each broken image the next of its class."""
+    for position in np.flatnonzero(broken):
+        good = np.flatnonzero((labels == labels[position]) & ~broken)
+        if not len(good):
+            raise _none_left(int(labels[position]))
+        images[position] = images[good[np.searchsorted(good, position) % len(good)]]
+
+
+def _none_left(label: int) -> DataError:
+    return DataError(
+        f"Each class must have an image that can be decoded, in every part of the data. "
+        f"Received: none of label {label}"
+    )
 
 
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:

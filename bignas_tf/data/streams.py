@@ -25,6 +25,8 @@ class Stream(enum.IntEnum):
     FLIP = 5
     CUTOUT = 6
     MIXUP = 7
+    CROP = 8
+    OPERATIONS = 9
 
 
 def raw(stream: Stream, count: int, *, seed: int, epoch: int = 0) -> np.ndarray:

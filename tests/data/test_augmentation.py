@@ -2,9 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 from bignas_tf.data import AugmentationPolicy, DataError, epoch_order
+from bignas_tf.data.operations import operate
 from bignas_tf.training.recipe import get_recipe
 
 POLICIES = [
@@ -18,6 +20,8 @@ POLICIES = [
     AugmentationPolicy(flip=True, shift=4, fill="constant", value=200, cutout=40),
     AugmentationPolicy(mixup=1),
     AugmentationPolicy(flip=True, shift=4, cutout=4, mixup=0.2),
+    AugmentationPolicy(operations="autoaugment", value=128),
+    AugmentationPolicy(flip=True, shift=2, operations="randaugment", layers=3, cutout=3, mixup=1),
 ]
 
 
@@ -34,6 +38,12 @@ def one_by_one(policy, images, draws):
             image = padded[down : down + height, right : right + width]
         if policy.flip and draws["flips"][i]:
             image = np.fliplr(image)
+        if policy.operations != "none":
+            grey = image.shape[-1] == 1
+            pillow = Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image))
+            for operation, value in zip(draws["operations"][i], draws["values"][i], strict=True):
+                pillow = operate(pillow, operation, float(value), policy.value)
+            image = np.asarray(pillow).reshape(image.shape)
         if policy.cutout:
             image = image.copy()
             top = int(draws["cutouts"][i][0] * height) - policy.cutout // 2
@@ -89,6 +99,12 @@ def test_policies_are_plain_json_and_back():
         ({"mixup": float("nan")}, "`mixup`.*Received: nan"),
         ({"mixup": True}, "`mixup`.*Received: True"),
         ({"mixup": "0.2"}, "`mixup`.*Received: '0.2'"),
+        ({"crop": 1.2}, r"`crop`.*\[0, 1\]. Received: 1.2"),
+        ({"crop": 0.08, "shift": 2}, "`shift` must be 0 where there is a `crop`. Received: 2"),
+        ({"operations": "autoaugment_v1"}, "`operations`.*autoaugment_v0.*'autoaugment_v1'"),
+        ({"operations": None}, "`operations`.*Received: None"),
+        ({"layers": 0}, "`layers`.*Received: 0"),
+        ({"magnitude": 11}, r"`magnitude`.*\[0, 10\]. Received: 11"),
     ],
 )
 def test_a_policy_out_of_range_is_refused(fields, message):
@@ -154,7 +170,7 @@ def test_shares_are_the_same_on_every_machine_and_after_every_upgrade():
     assert shares.tolist() == [256, 3, 238, 205, 69, 15, 251, 243]
 
 
-FULL = AugmentationPolicy(flip=True, shift=3, cutout=4, mixup=1.0)
+FULL = AugmentationPolicy(flip=True, shift=3, cutout=4, mixup=1.0, operations="autoaugment")
 
 
 def test_draws_are_uniform_over_their_ranges():
@@ -167,13 +183,15 @@ def test_draws_are_uniform_over_their_ranges():
         assert len(tenths) == 10 and abs(tenths - 7_000).max() < 400
     assert abs(draws["flips"].mean() - 0.5) < 0.01
     assert draws["shares"].min() == 0 and draws["shares"].max() == 256
+    del draws["values"]  # which follow the operations
     together = np.corrcoef(np.column_stack(list(draws.values())).T)
-    assert abs(together - np.eye(6)).max() < 0.02
+    together[-2:, -2:] = np.eye(2)  # the two operations of a sub-policy belong together
+    assert abs(together - np.eye(8)).max() < 0.02
 
 
 def test_the_draws_of_an_example_do_not_depend_on_how_many_follow():
     few, many = FULL.draw(10, 4, 5), FULL.draw(1000, 4, 5)
-    for name in ("offsets", "flips", "cutouts", "shares"):
+    for name in FULL.draw_names():
         np.testing.assert_array_equal(few[name], many[name][:10])
 
 
@@ -184,6 +202,7 @@ def test_one_kind_of_draw_does_not_change_another():
         AugmentationPolicy(shift=3),
         AugmentationPolicy(cutout=1),
         AugmentationPolicy(mixup=1),
+        AugmentationPolicy(operations="autoaugment"),
     ):
         for name, values in policy.draw(20, 4, 5).items():
             np.testing.assert_array_equal(values, full[name])

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bignas_tf.data import Split
 from bignas_tf.data.errors import BrokenImageError
-from bignas_tf.data.images import decode_image, decode_images, fit
+from bignas_tf.data.images import decode_image, fit
 
 RNG = np.random.default_rng(7)
 
@@ -151,6 +152,11 @@ def test_floating_point_pixels_are_refused():
         fit(Image.fromarray(np.zeros((8, 8), np.float32)), 8, 1)
 
 
+def split_of(paths):
+    labels = np.zeros(len(paths), np.int32)
+    return Split(labels, paths=tuple(paths), image_size=6, channels=3)
+
+
 def test_files_decoded_in_parallel_keep_their_order(tmp_path):
     images = noise(40, 6, 6, 3)
     paths = [str(tmp_path / f"{i}.png") for i in range(40)]
@@ -158,7 +164,7 @@ def test_files_decoded_in_parallel_keep_their_order(tmp_path):
         Image.fromarray(image).save(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        np.testing.assert_array_equal(decode_images(paths, 6, 3), images)
+        np.testing.assert_array_equal(split_of(paths).read(np.arange(40)), images)
 
 
 def test_of_many_broken_files_the_first_is_named(tmp_path):
@@ -167,4 +173,4 @@ def test_of_many_broken_files_the_first_is_named(tmp_path):
         if i not in (7, 8, 15):
             Image.fromarray(noise(6, 6, 3)).save(path)
     with pytest.raises(BrokenImageError, match="7.png"):
-        decode_images(paths, 6, 3)
+        split_of(paths).read(np.arange(20))

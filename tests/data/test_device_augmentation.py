@@ -113,6 +113,9 @@ def test_what_numpy_refuses_is_refused_when_the_program_is_traced():
     shift = AugmentationPolicy(shift=8)
     with pytest.raises(DataError, match="`shift`.*8 pixels. Received: 8"):
         augment_jitted(shift, images, on_device(shift.draw(2, 0, 0)))
+    for host in (AugmentationPolicy(crop=0.1), AugmentationPolicy(operations="randaugment")):
+        with pytest.raises(DataError, match="`policy` must have no crop and no operations"):
+            augment(host, images, host.draw(2, 0, 0))
 
 
 def test_data_without_this_module_does_not_load_jax():

@@ -113,7 +113,7 @@ PIXEL = np.zeros((1, 1, 1, 1), np.uint8)
         ({"labels": np.zeros(2, np.int32), "images": PIXEL}, "`labels` must be as many"),
         ({"labels": ONE, "images": PIXEL.astype(float)}, "`images` must be uint8"),
         ({"labels": ONE, "images": PIXEL[0]}, "`images` must be uint8"),
-        ({"labels": ONE, "paths": ("a",)}, "`paths` need an `image_size`"),
+        ({"labels": ONE, "paths": ("a",)}, "`paths` and `records` need an `image_size`"),
     ],
 )
 def test_a_split_that_does_not_fit_together_is_refused(arguments, message):

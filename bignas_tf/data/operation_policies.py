@@ -1,0 +1,170 @@
+"""Which operations an image gets: AutoAugment's fixed policies, and RandAugment.
+
+Magnitudes are the published ranges: shears of up to 0.3, translations of 150 of 331 pixels,
+rotations of 30 degrees, each with a random sign; 4 to 8 bits for posterize, thresholds of 0 to 256
+for solarize, factors of 0.1 to 1.9 for color, contrast, brightness and sharpness. A level of 0 is
+the weakest of posterize and solarize (8 bits, 256), and a factor of 0.1. `solarize_add`, which is
+not in the paper, adds up to 110.
+
+Reference:
+    Cubuk et al., "AutoAugment: Learning Augmentation Policies from Data", CVPR 2019,
+    arXiv 1805.09501: ranges in table 6, policy found on ImageNet in table 9 of the appendix;
+    Cubuk et al., "RandAugment", CVPR workshops 2020, arXiv 1909.13719.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bignas_tf.data.operations import IDENTITY, OPERATIONS
+from bignas_tf.data.streams import Stream, raw, unit
+
+NONE = "none"
+KINDS = (NONE, "autoaugment", "autoaugment_v0", "randaugment")
+RANDAUGMENT_LEVELS = 10
+
+_SIGNED = {
+    "shear_x": 0.3,
+    "shear_y": 0.3,
+    "translate_x": 150 / 331,
+    "translate_y": 150 / 331,
+    "rotate": 30.0,
+}
+_FACTORS = ("color", "contrast", "brightness", "sharpness")
+
+# Each line is a sub-policy: operation, probability, level, twice.
+# The ImageNet policy of the paper's appendix; levels are 0 to 9. Some lines are there twice.
+_PAPER = """
+posterize 0.4 8  rotate 0.6 9
+solarize 0.6 5  auto_contrast 0.6 5
+equalize 0.8 8  equalize 0.6 3
+posterize 0.6 7  posterize 0.6 6
+equalize 0.4 7  solarize 0.2 4
+equalize 0.4 4  rotate 0.8 8
+solarize 0.6 3  equalize 0.6 7
+posterize 0.8 5  equalize 1.0 2
+rotate 0.2 3  solarize 0.6 8
+equalize 0.6 8  posterize 0.4 6
+rotate 0.8 8  color 0.4 0
+rotate 0.4 9  equalize 0.6 2
+equalize 0.0 7  equalize 0.8 8
+invert 0.6 4  equalize 1.0 8
+color 0.6 4  contrast 1.0 8
+rotate 0.8 8  color 1.0 2
+color 0.8 8  solarize 0.8 7
+sharpness 0.4 7  invert 0.6 8
+shear_x 0.6 5  equalize 1.0 9
+color 0.4 0  equalize 0.6 3
+equalize 0.4 7  solarize 0.2 4
+solarize 0.6 5  auto_contrast 0.6 5
+invert 0.6 4  equalize 1.0 8
+color 0.6 4  contrast 1.0 8
+equalize 0.8 8  equalize 0.6 3
+"""
+# The policy that EfficientNet was published with, "v0" in its code; levels are 0 to 10.
+_V0 = """
+equalize 0.8 1  shear_y 0.8 4
+color 0.4 9  equalize 0.6 3
+color 0.4 1  rotate 0.6 8
+solarize 0.8 3  equalize 0.4 7
+solarize 0.4 2  solarize 0.6 2
+color 0.2 0  equalize 0.8 8
+equalize 0.4 8  solarize_add 0.8 3
+shear_x 0.2 9  rotate 0.6 8
+color 0.6 1  equalize 1.0 2
+invert 0.4 9  rotate 0.6 0
+equalize 1.0 9  shear_y 0.6 3
+color 0.4 7  equalize 0.6 0
+posterize 0.4 6  auto_contrast 0.4 7
+solarize 0.6 8  color 0.6 9
+solarize 0.2 4  rotate 0.8 9
+rotate 1.0 7  translate_y 0.8 9
+shear_x 0.0 0  solarize 0.8 4
+shear_y 0.8 0  color 0.6 4
+color 1.0 0  rotate 0.6 2
+equalize 0.8 4  equalize 0.0 8
+equalize 1.0 4  auto_contrast 0.6 2
+shear_y 0.4 7  solarize_add 0.6 7
+posterize 0.8 2  solarize 0.6 10
+solarize 0.6 8  equalize 0.6 1
+color 0.8 6  rotate 0.4 5
+"""
+_TABLES = {"autoaugment": (_PAPER, 9), "autoaugment_v0": (_V0, 10)}
+_RANDAUGMENT = (
+    IDENTITY, "auto_contrast", "equalize", "rotate", "solarize", "color", "posterize", "contrast",
+    "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y",
+)  # fmt: skip
+
+
+def operation_value(name: str, strength: float, negative: bool = False) -> float:
+    """Returns the number that `operate` takes.
+
+    Args:
+        name: of `OPERATIONS`.
+        strength: float in [0, 1], level over the greatest level.
+        negative: the sign, of operations that have one.
+    """
+    if name in _SIGNED:
+        return (-1 if negative else 1) * _SIGNED[name] * strength
+    if name in _FACTORS:
+        return 0.1 + 1.8 * strength
+    if name == "posterize":
+        return 8.0 - round(4 * strength)
+    if name == "solarize":
+        return 256.0 - round(256 * strength)
+    return 110.0 * strength if name == "solarize_add" else 0.0
+
+
+def draw_operations(
+    kind: str, n: int, *, seed: int, epoch: int, layers: int, magnitude: float
+) -> dict[str, np.ndarray]:
+    """Draws the operations of an epoch.
+
+    Args:
+        kind: of `KINDS`, not 'none'.
+        n: int, number of examples.
+        seed: int in [0, 2**64).
+        epoch: int, 0 or more.
+        layers: int, operations an image gets from RandAugment, which AutoAugment has 2 of.
+        magnitude: float in [0, 10], RandAugment's level.
+
+    Returns:
+        'operations' int8 `(n, layers)`, positions in `OPERATIONS`, 0 where none was drawn;
+        'values' float32 of the same shape, what `operate` takes.
+    """
+    if kind == "randaugment":
+        numbers = unit(raw(Stream.OPERATIONS, 2 * layers * n, seed=seed, epoch=epoch))
+        which, sign = np.moveaxis(numbers.reshape(n, layers, 2), -1, 0)
+        strength = magnitude / RANDAUGMENT_LEVELS
+        names, values = _values(_RANDAUGMENT, [strength] * len(_RANDAUGMENT))
+        chosen = (which * len(_RANDAUGMENT)).astype(np.int64)
+        return _drawn(names[chosen], values[chosen], sign, True)
+    table, levels = _TABLES[kind]
+    cells = [line.split() for line in table.split("\n") if line]
+    flat = [cell[i : i + 3] for cell in cells for i in (0, 3)]
+    names, values = _values([c[0] for c in flat], [int(c[2]) / levels for c in flat])
+    probabilities = np.array([float(c[1]) for c in flat]).reshape(-1, 2)
+    numbers = unit(raw(Stream.OPERATIONS, 5 * n, seed=seed, epoch=epoch)).reshape(n, 5)
+    row = (numbers[:, 0] * len(cells)).astype(np.int64)
+    names, values = names.reshape(-1, 2), values.reshape(-1, 2, 2)
+    applied = numbers[:, 1:3] < probabilities[row]
+    return _drawn(names[row], values[row], numbers[:, 3:], applied)
+
+
+def _values(names: list[str] | tuple[str, ...], strengths: list[float]) -> tuple:
+    """Positions of operations, int8 `(k,)`, and their numbers with either sign, `(k, 2)`."""
+    values = [
+        [operation_value(name, strength, negative) for negative in (False, True)]
+        for name, strength in zip(names, strengths, strict=True)
+    ]
+    return np.array([OPERATIONS.index(name) for name in names], np.int8), np.array(values)
+
+
+def _drawn(
+    operations: np.ndarray, values: np.ndarray, sign: np.ndarray, applied: np.ndarray | bool
+) -> dict[str, np.ndarray]:
+    signed = np.where(sign < 0.5, values[..., 0], values[..., 1])
+    return {
+        "operations": np.where(applied, operations, np.int8(0)),
+        "values": np.where(applied, signed, 0.0).astype(np.float32),
+    }
