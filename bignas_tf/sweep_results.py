@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bignas_tf.checks import require
+from bignas_tf.checks import from_json, require
 from bignas_tf.files import read_json, replacing, write_json
 from bignas_tf.intervals import t_interval
+from bignas_tf.search.run_search import SearchOptions
 
 RESULTS = "results.csv"
 FINISHED = "finished"
@@ -37,6 +39,9 @@ class RunFile:
         self.path = folder / self.NAME
         known = read_json(self.path) if self.path.is_file() else {}
         self.settings: dict[str, Any] | None = known.get("settings")
+        if self.settings and self.settings["select"]:  # with newer options
+            options = from_json(SearchOptions, self.settings["select"], "`select`")
+            self.settings["select"] = dataclasses.asdict(options)
         self._seconds: list[tuple[int, float]] = [(k, v) for k, v in known.get("seconds", [])]
 
     def begin(self, settings: dict[str, Any]) -> None:

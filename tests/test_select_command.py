@@ -14,6 +14,7 @@ from bignas_tf import evaluation
 from bignas_tf.commands import run_folder, select
 from bignas_tf.extract import weights_identity
 from bignas_tf.search import TabularEvaluator, measure
+from bignas_tf.search.results import read_selected
 from bignas_tf.spaces import get_space
 
 SPACE = get_space("digits")
@@ -28,6 +29,11 @@ EVERYTHING_THAT_IS_REFUSED = {
     "fine_candidates": [BUDGET, "--fine_candidates=0"],
     "fine_rounds": [BUDGET, "--fine_rounds=-1"],
     "at_least": [BUDGET, "--at_least=2"],
+    "evaluations": [BUDGET, "--strategy=random", "--evaluations=0"],
+    "population": [BUDGET, "--strategy=evolution", "--population=0"],
+    "population of one": [BUDGET, "--strategy=nsga2", "--population=1"],
+    "objectives": [BUDGET, "--strategy=nsga2", "--objectives=accuracy:max,flops:min"],
+    "objectives of another strategy": [BUDGET, "--objectives=accuracy:max,mmacs:min"],
 }
 
 
@@ -93,6 +99,25 @@ def test_arguments_are_refused_before_an_earlier_search_is_touched(run, argument
     with pytest.raises(ValueError, match="` must be .*Received: "):
         run.call("--overwrite", *arguments)
     assert files(run.workdir) == before
+
+
+@pytest.mark.parametrize("strategy", ["random", "evolution", "nsga2"])
+def test_a_strategy_evaluates_as_many_children_as_it_is_told(run, strategy):
+    run.accuracy = lambda genotype: measure(genotype, "mmacs") / 10
+    budgets = f"--budget=mmacs:{SMALL * 2:.6f},{SMALL * 4:.6f}"
+    run.call(budgets, f"--strategy={strategy}", "--evaluations=25", "--population=10")
+    points = (run.workdir / "select" / "points.jsonl").read_text().splitlines()
+    assert len(points) == 25
+    small, big = read_selected(run.workdir / "select")
+    assert small["mmacs"] <= SMALL * 2 < big["mmacs"] <= SMALL * 4
+
+
+def test_objectives_of_nsga2_are_those_of_the_command(run):
+    run.call(
+        BUDGET, "--strategy=nsga2", "--evaluations=2", "--objectives=params_m:min,accuracy:max"
+    )
+    state = json.loads((run.workdir / "select" / "state.json").read_text())
+    assert state["settings"]["objectives"] == ["params_m:min", "accuracy:max"]
 
 
 def test_a_new_search_without_a_result_gives_the_earlier_one_back(run):

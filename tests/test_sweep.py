@@ -292,6 +292,18 @@ def test_results_of_other_settings_are_refused(copy, content, what):
     assert files(copy / "runs") == before
 
 
+def test_options_of_the_search_that_are_newer_than_a_run_had_their_defaults_there(copy):
+    for path in (copy / "runs").glob("*/sweep.json"):
+        content = json.loads(path.read_text())
+        del content["settings"]["select"]["population"]
+        path.write_text(json.dumps(content))
+    before = files(copy / "runs")
+    done(copy, FILE)
+    assert files(copy / "runs") == before
+    result = call(copy, FILE | {"select": FILE["select"] | {"population": 7}})
+    assert_refused(result, "^error: Run 'full-seed0' was made with another select; ")
+
+
 def test_other_images_are_refused_and_so_is_a_run_of_unknown_settings(copy, tmp_path):
     for name in "ab":
         (tmp_path / "images" / name).mkdir(parents=True)

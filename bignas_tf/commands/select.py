@@ -1,4 +1,4 @@
-"""Finds the best child under each budget, coarse to fine, without training.
+"""Finds the best child under each budget without training, coarse to fine unless told otherwise.
 
 Every candidate is sliced, calibrated on training images and evaluated on held-out ones.
 Of two as accurate the one of lower loss is chosen. Writes to the run's select folder
@@ -6,8 +6,13 @@ selected/NAME.json (the chosen children; `bignas show` counts them, `bignas extr
 them out), trials.csv (every evaluation) and front.csv; a search that was stopped goes on,
 with the same weights only (docs/search.md).
 
-Example:
+--strategy: coarse_to_fine evaluates a grid of skeletons, then variations of the best; random
+and evolution (mutation and crossover of the best under each budget) share --evaluations among
+the budgets; nsga2 searches the whole front of the --objectives below the largest budget.
+
+Examples:
   bignas select --workdir=runs/cifar10 --budget=mmacs:3.4,5,7,10 --names=s,m,l,xl
+  bignas select --workdir=runs/cifar10 --budget=mmacs:5,10 --strategy=nsga2 --evaluations=200
 """
 
 from __future__ import annotations
@@ -46,6 +51,22 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument(
         "--fine_rounds", type=int, default=SearchOptions.fine_rounds, help="after the coarse grid"
+    )
+    parser.add_argument(
+        "--evaluations",
+        type=int,
+        default=SearchOptions.evaluations,
+        help="of random, evolution and nsga2, in all",
+    )
+    parser.add_argument(
+        "--population",
+        type=int,
+        default=SearchOptions.population,
+        help="of evolution, evaluations of a round; of nsga2, those of the first and parents",
+    )
+    parser.add_argument(
+        "--objectives",
+        help="of nsga2; default: accuracy:max and the metrics of the budgets, such as mmacs:min",
     )
     add_backend(parser)
 

@@ -18,6 +18,9 @@ from bignas_tf.files import read_json, write_json
 from bignas_tf.search.budget import Budget, parse_budgets
 from bignas_tf.search.coarse_to_fine import CoarseToFine
 from bignas_tf.search.evaluator import Evaluator
+from bignas_tf.search.evolution import Evolution
+from bignas_tf.search.nsga2 import NSGA2
+from bignas_tf.search.objective import Objective, parse_objectives
 from bignas_tf.search.random_search import RandomSearch
 from bignas_tf.search.select import POINTS, check_names, select
 from bignas_tf.search.strategy import Strategy
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from bignas_tf.training.state import Trained
 
 WEIGHTS = "weights.json"
-STRATEGIES = ("coarse_to_fine", "random")
+STRATEGIES = ("coarse_to_fine", "random", "evolution", "nsga2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ class SearchOptions:
     """What to search for, and how; the command's arguments of these names say more.
 
     Raises:
-        ValueError: for budgets, names or a strategy that cannot be.
+        ValueError: for budgets, names, objectives or a strategy that cannot be.
     """
 
     budget: str
@@ -46,6 +49,9 @@ class SearchOptions:
     seed: int = 0
     fine_candidates: int = 16
     fine_rounds: int = 2
+    evaluations: int = 100
+    population: int = 20
+    objectives: str | None = None
 
     def __post_init__(self):
         ok = isinstance(self.budget, str)
@@ -53,6 +59,11 @@ class SearchOptions:
         ok = self.names is None or isinstance(self.names, str)
         require(ok, "names", "words divided by commas, such as 's,m,l'", self.names)
         require_choice("strategy", self.strategy, STRATEGIES)
+        ok = self.objectives is None or isinstance(self.objectives, str)
+        require(ok, "objectives", "such as 'accuracy:max,mmacs:min'", self.objectives)
+        ok = self.objectives is None or self.strategy == "nsga2"
+        require(ok, "objectives", "left out unless `strategy` is nsga2", self.objectives)
+        self._objectives()
         self.children()
 
     def budgets(self) -> list[Budget]:
@@ -68,16 +79,32 @@ class SearchOptions:
 
         Raises:
             ValueError: for a budget that no child of the space meets, or a bad number.
+            ModuleNotFoundError: for a strategy whose package is not installed.
         """
+        budgets, seed, count = self.budgets(), self.seed, self.evaluations
         if self.strategy == "random":
-            return RandomSearch(space, self.budgets(), seed=self.seed)
+            return RandomSearch(space, budgets, seed, count)
+        if self.strategy == "evolution":
+            return Evolution(space, budgets, seed, count, population=self.population)
+        if self.strategy == "nsga2":
+            return NSGA2(
+                space,
+                budgets,
+                seed,
+                count,
+                population=self.population,
+                objectives=self._objectives(),
+            )
         return CoarseToFine(
             space,
-            self.budgets(),
-            seed=self.seed,
+            budgets,
+            seed,
             fine_candidates=self.fine_candidates,
             fine_rounds=self.fine_rounds,
         )
+
+    def _objectives(self) -> tuple[Objective, ...] | None:
+        return None if self.objectives is None else parse_objectives(self.objectives)
 
 
 def search_run(
