@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from bignas_tf.checks import is_number, require
 from bignas_tf.search.budget import measure
-from bignas_tf.search.lines import append_line, read_lines
+from bignas_tf.search.lines import append_line, read_lines, write_lines
 from bignas_tf.spaces import Genotype, Space
 
 COSTS = ("mmacs", "params_m")
@@ -148,6 +148,9 @@ class Points:
         metrics = {name: float(value) for name, value in metrics.items()}
         accuracy = metrics.get("accuracy", math.nan)
         require(0 <= accuracy <= 1, "accuracy", f"in [0, 1] for {genotype}", accuracy)
+        # In one order, whoever evaluated: a remote one's metrics come in any.
+        others = sorted(set(metrics) - {"accuracy", *COSTS})
+        metrics = {name: metrics[name] for name in ("accuracy", *others)}
         metrics |= {name: measure(genotype, name) for name in COSTS}
         record = {
             "genotype": genotype.as_dict(),
@@ -159,6 +162,24 @@ class Points:
         if self._path is not None:
             append_line(self._path, record)
         self._keep(genotype, record)
+
+    def arrange(self, genotypes: Sequence[Genotype]) -> None:
+        """Puts the lines of genotypes into their order, behind those of all others.
+
+        Results of many workers come in no certain order; in the end the file is the same.
+
+        Args:
+            genotypes: all of them known.
+        """
+        place = {self.space.canonical(genotype): i for i, genotype in enumerate(genotypes)}
+
+        def place_of(point: dict[str, Any]) -> int:
+            return place.get(self.space.canonical(self.space.genotype(point["genotype"])), -1)
+
+        arranged = sorted(self.points, key=place_of)
+        if arranged != self.points and self._path is not None:
+            write_lines(self._path, arranged)
+        self.points = arranged
 
     def _load(self, record: dict[str, Any]) -> None:
         missing = [name for name in ("accuracy", *COSTS, *_LABELS) if name not in record]
