@@ -91,6 +91,8 @@ class Search:
         strategy: new, for the same space and budgets.
         folder: path, created if missing.
         names: one per budget, none twice; by default such as `mmacs_5`.
+        write_every: results between two states, at least. What a kill leaves out of the
+            state is in the points: it is asked for again and known.
 
     Raises:
         ValueError: for an infeasible budget, unfit names, or a folder of another search.
@@ -104,8 +106,12 @@ class Search:
         strategy: Strategy,
         folder: str | os.PathLike[str],
         names: Sequence[str] | None = None,
+        write_every: int = 1,
     ) -> None:
+        require_int("write_every", write_every)
         self.points = points
+        self._write_every = write_every
+        self._unwritten = 0
         self._names = check_search(points.space, budgets, names)
         self._budgets = budgets
         self._strategy = strategy
@@ -142,7 +148,14 @@ class Search:
     def tell(self, genotypes: Sequence[Genotype], metrics: Sequence[Mapping[str, float]]) -> None:
         """Tells the strategy, and writes what is best so far and the state."""
         self._strategy.tell(genotypes, metrics)
-        self._write()
+        self._unwritten += len(genotypes)
+        if self._unwritten >= self._write_every:
+            self._write()
+            self._unwritten = 0
+
+    def arrange(self) -> None:
+        """Puts the points into the order of the proposals, in which one process writes them."""
+        self.points.arrange(self._strategy.told)
 
     def finish(self) -> list[dict[str, Any]]:
         """Writes and returns what is best.
