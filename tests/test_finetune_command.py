@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from commands_fixture import WARNINGS, assert_refused, bignas, done, files, read, registered
 
+from bignas_tf.deploy import finetuned
 from bignas_tf.deploy.file_weights import read_file_weights
 from bignas_tf.deploy.interpreter import predict
+from bignas_tf.deploy.preprocessing import in_range
 from bignas_tf.evaluation import prepared
 from bignas_tf.training.recipe import Recipe, get_recipe
 from bignas_tf.training.run_data import load_run_data
@@ -65,6 +67,30 @@ def test_a_pruned_child_is_measured_on_held_out_images(run):
     assert read(run / "s_pruned_int8.json")["finetuning"]["kernels"]["sparsity"] > 0.6
 
 
+def test_an_interrupted_measurement_leaves_nothing_and_is_made_up_for(run, monkeypatch):
+    command = (*FINETUNE, f"--workdir={run}", "--technique=plain", "--preprocessing=inside")
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuned, "read_file_weights", interrupted)
+        status, _, err = bignas(*command)
+    assert (status, err.splitlines()[-1]) == (130, "error: interrupted")
+    assert not [path for path in run.iterdir() if "finetuned" in path.name or path.suffix == ".tmp"]
+    log = (run / "finetune/s_plain/log.jsonl").read_text()
+    done(*command)
+    assert (run / "finetune/s_plain/log.jsonl").read_text() == log  # no step was made again
+    path = run / "s_finetuned_inside.tflite"
+    described = read(path.with_suffix(".json"))
+    assert (described["input_range"], described["child"]) == ([0, 255], "s")
+    recipe = Recipe.from_json(read(run / "run.json")["recipe"])
+    held_out = load_run_data(recipe).held_out
+    pixels = in_range(prepared(held_out, described["resolution"]), (0, 255))
+    found = np.mean(predict(path, pixels).argmax(-1) == held_out.labels)
+    assert described["finetuning"]["top1_file"] == pytest.approx(found)
+
+
 def test_without_tfmot_it_says_what_to_install(extracted, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
     monkeypatch.delitem(sys.modules, "bignas_tf.deploy.tfmot", raising=False)
@@ -85,11 +111,12 @@ def test_without_tfmot_it_says_what_to_install(extracted, monkeypatch):
         (("--technique=plain", "--batch_size=0"), "`batch_size` must be an integer of at least 1"),
         (("--technique=prune", "--sparsity=1"), "`sparsity` must be above 0 and below 1"),
         (("--technique=plain",), "s_finetuned.tflite"),
+        (("--technique=cluster",), "the output exists already.*s_clustered.json"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_written(extracted, arguments, message):
-    occupied = extracted / "s_finetuned.tflite"
-    occupied.write_bytes(b"")
+    for name in ("s_finetuned.tflite", "s_clustered.json"):
+        (extracted / name).write_bytes(b"")
     before = files(extracted)
     assert_refused(bignas(*FINETUNE, f"--workdir={extracted}", *arguments), message)
     assert files(extracted) == before

@@ -4,7 +4,8 @@ Trains on the run's training images with its augmentation, held-out images kept 
 writes NAME_qat_int8.tflite (NAME_pruned.tflite, NAME_clustered.tflite, NAME_finetuned.tflite)
 with its JSON to the run's folder, checked against the finetuned network. Checkpoints and log
 go to finetune/NAME_TECHNIQUE/; Ctrl-C saves and stops; the same command goes on from there.
-Needs bignas-tf[tfmot].
+Another --quantization, --io or --preprocessing makes another file of the same training. Needs
+bignas-tf[tfmot].
 
 Examples:
   bignas finetune --workdir=runs/cifar10 --child=s --technique=quantize --epochs=2
@@ -21,10 +22,10 @@ from typing import Any
 
 from bignas_tf.checks import require
 from bignas_tf.commands.run_folder import add_workdir
+from bignas_tf.deploy.preprocessing import OUTSIDE, PREPROCESSING
 from bignas_tf.training.finetune_settings import TECHNIQUES, FinetuneSettings
 
-QAT = "qat_int8"
-SUFFIXES = {"quantize": QAT, "prune": "pruned", "cluster": "clustered", "plain": "finetuned"}
+SUFFIXES = {"prune": "pruned", "cluster": "clustered", "plain": "finetuned"}
 OWN: dict[str, dict[str, Any]] = {
     "prune": {"sparsity": 0.5},
     "cluster": {"clusters": 16},
@@ -52,6 +53,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--io", choices=("int8", "uint8", "float32"), help="input and output of a quantized file"
     )
+    parser.add_argument(
+        "--preprocessing",
+        choices=PREPROCESSING,
+        default=OUTSIDE,
+        help="inside: the file takes pixels of 0 to 255; outside: -1 to 1 (default: outside)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
@@ -61,9 +68,9 @@ def main(arguments: Any) -> int:
     quantization = _quantization(arguments)
     path = _child_path(arguments)
     output = arguments.workdir / _file_name(arguments, quantization)
-    from bignas_tf.files import check_output
+    from bignas_tf.deploy.formats import TFLITE, check_pair
 
-    check_output(output, arguments.overwrite)
+    check_pair(output, TFLITE, arguments.overwrite)
     from bignas_tf.commands.convert import spread
     from bignas_tf.commands.run_folder import load_run, recorded, require_current
     from bignas_tf.deploy.finetuned import Images, write_finetuned
@@ -93,7 +100,8 @@ def main(arguments: Any) -> int:
             images,
             quantization=quantization,
             io=arguments.io,
-            metadata=metadata | {"finetuning": finetuning},
+            metadata=metadata | {"finetuning": finetuning, "child": path.stem},
+            preprocessing=arguments.preprocessing,
             overwrite=arguments.overwrite,
         )
     print(conversion.summary())
@@ -131,9 +139,14 @@ def _quantization(arguments: Any) -> str:
 
 
 def _file_name(arguments: Any, quantization: str) -> str:
-    """Such as s_qat_int8.tflite, s_pruned_int8.tflite."""
-    name = f"{arguments.child}_{SUFFIXES[arguments.technique]}"
-    return f"{name}.tflite" if quantization in ("float32", QAT) else f"{name}_{quantization}.tflite"
+    """Such as s_qat_int8.tflite, s_pruned_int8_uint8_inside.tflite."""
+    from bignas_tf.deploy.formats import TFLITE, default_name
+    from bignas_tf.deploy.schemes import Quantization
+
+    suffix = SUFFIXES.get(arguments.technique)
+    stem = f"{arguments.child}_{suffix}" if suffix else arguments.child
+    variant = (Quantization(quantization), arguments.io, arguments.preprocessing)
+    return default_name(stem, TFLITE, *variant)
 
 
 def _child_path(arguments: Any) -> Path:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,15 @@ from bignas_tf.data import Split
 from bignas_tf.deploy.converter import through_saved_model
 from bignas_tf.deploy.file_weights import read_file_weights
 from bignas_tf.deploy.folded import Weights, build_folded
+from bignas_tf.deploy.formats import TFLITE, check_pair
 from bignas_tf.deploy.interpreter import load_interpreter, predict
+from bignas_tf.deploy.preprocessing import BYTES, INSIDE, OUTSIDE, in_range, placed, range_of
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
+from bignas_tf.deploy.sidecar import sidecar_path
 from bignas_tf.deploy.tflite import Conversion, convert
 from bignas_tf.evaluation import BATCH, prepared
-from bignas_tf.files import read_json, write_json
+from bignas_tf.files import read_json, staged
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.training.finetune_settings import FinetuneSettings
 
@@ -75,7 +81,7 @@ def open_converter(model: Any, folder: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What a finetuned network is measured with, at its resolution.
+    """What a finetuned network is measured with, at its resolution, black -1 and white 1.
 
     Attributes:
         calibration: that the ranges of post-training quantization are set with.
@@ -123,9 +129,12 @@ def write_finetuned(
     quantization: str,
     io: str | None,
     metadata: Mapping[str, Any],
+    preprocessing: str | None = None,
     overwrite: bool = False,
 ) -> tuple[Conversion, dict[str, Any]]:
     """Converts a finetuned network, checks the file against it and measures both.
+
+    File and JSON appear when all of that is done: whoever is interrupted begins it anew.
 
     Args:
         network: of `finetunable`.
@@ -135,6 +144,7 @@ def write_finetuned(
         quantization: a value of `Quantization`.
         io: type of input and output, None for the quantization's own.
         metadata: for the sidecar.
+        preprocessing: `"inside"`: the file takes pixels of 0 to 255; else -1 to 1.
         overwrite: whether the output may be replaced.
 
     Returns:
@@ -142,30 +152,49 @@ def write_finetuned(
         what the file's kernels hold. The sidecar has that under `finetuning`.
 
     Raises:
+        OSError: if the output or its JSON exists (FileExistsError) or cannot be written.
         VerificationError: if the file does not compute what the network computes.
     """
+    check_pair(output, TFLITE, overwrite)
     trained = SCHEMES[Quantization.parse(quantization)].trained
-    model = network.model if trained else build_folded(spec, network.weights())
-    conversion = convert(
-        model,
-        output,
-        quantization=quantization,
-        calibration_images=images.calibration,
-        verification_images=images.verification,
-        metadata={**metadata, "spec": spec.to_json()},
-        io=io,
-        make_converter=open_converter if trained else through_saved_model,
-        overwrite=overwrite,
-    )
-    with captured_stderr():  # XNNPACK announces itself
-        interpreter = load_interpreter(output)
-    measured = {
-        "top1_network": images.top1(lambda batch: model(batch, training=False)),
-        "top1_file": images.top1(lambda batch: predict(interpreter, batch)),
-        "images": 0 if images.scored is None else len(images.scored),
-        "kernels": dataclasses.asdict(read_file_weights(output)),
-    }
-    sidecar = read_json(conversion.sidecar)
-    sidecar["finetuning"] = {**sidecar.get("finetuning", {}), **measured}
-    write_json(conversion.sidecar, sidecar)
-    return conversion, measured
+    model, described = _placed(network, spec, trained, preprocessing)
+    ends = range_of(described)
+    sidecar = sidecar_path(output)
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=output.parent) as folder:
+        conversion = convert(
+            model,
+            Path(folder) / output.name,
+            quantization=quantization,
+            calibration_images=in_range(images.calibration, ends),
+            verification_images=in_range(images.verification, ends),
+            metadata={**metadata, **described, "spec": spec.to_json()},
+            io=io,
+            make_converter=open_converter if trained else through_saved_model,
+        )
+        with captured_stderr():  # XNNPACK announces itself
+            interpreter = load_interpreter(conversion.path)
+        measured = {
+            "top1_network": images.top1(lambda x: model(in_range(x, ends), training=False)),
+            "top1_file": images.top1(lambda x: predict(interpreter, in_range(x, ends))),
+            "images": 0 if images.scored is None else len(images.scored),
+            "kernels": dataclasses.asdict(read_file_weights(conversion.path)),
+        }
+        content = read_json(conversion.sidecar)
+        content["finetuning"] = {**content.get("finetuning", {}), **measured}
+        with staged(output, sidecar) as (new, new_sidecar):
+            os.replace(conversion.path, new)
+            new_sidecar.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return dataclasses.replace(conversion, path=output, sidecar=sidecar), measured
+
+
+def _placed(
+    network: Any, spec: NetworkSpec, trained: bool, preprocessing: str | None
+) -> tuple[Any, dict[str, Any]]:
+    """The model that is converted, its preprocessing where it is wanted, and what tells so."""
+    if not trained:
+        return placed(build_folded(spec, network.weights()), {}, preprocessing)
+    if preprocessing != INSIDE:
+        return network.model, {"input_range": [-1.0, 1.0], "preprocessing": OUTSIDE}
+    from bignas_tf.deploy.quantization_aware import of_pixels
+
+    return of_pixels(network.model), {"input_range": list(BYTES), "preprocessing": INSIDE}

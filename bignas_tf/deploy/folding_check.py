@@ -16,11 +16,19 @@ from bignas_tf.spec import NetworkSpec
 
 # The converter may write a difference as a sum and a quotient as a product.
 _SAME = {"MUL": ("MUL", "DIV"), "ADD": ("ADD", "SUB", "ADD_N")}
+_SAME_IN_ONNX = {
+    "MUL": ("Mul", "Div", "BatchNormalization"),
+    "ADD": ("Add", "Sub", "Sum", "BatchNormalization"),
+}
 _LINEAR = (ops.Conv, ops.DepthwiseConv, ops.Dense)
 
 
 def explained(
-    network: Iterable[ops.Op], *, rescaled: bool = False, rounded: bool = False
+    network: Iterable[ops.Op],
+    *,
+    rescaled: bool = False,
+    rounded: bool = False,
+    composed: bool = False,
 ) -> dict[str, int]:
     """Multiplications and additions that remain when every batch norm that can be is folded.
 
@@ -31,6 +39,7 @@ def explained(
         rescaled: bool, whether a rescaling of the pixels comes first.
         rounded: bool, whether training rounded every activation: the addition of a hard
             sigmoid then does not go into the bias before it.
+        composed: bool, whether a hard swish is x * relu6(x + 3) / 6, no operator of its own.
 
     Returns:
         `{"MUL": count, "ADD": count}`.
@@ -53,6 +62,8 @@ def explained(
             # A hard sigmoid is relu6(x + 3) / 6.
             products += op.function in ("swish", "hard_sigmoid")
             sums += op.function == "hard_sigmoid" and (rounded or not folds(op))
+            if composed and op.function == "hard_swish":
+                products, sums = products + 2, sums + 1
         elif isinstance(op, ops.Multiply):
             products += 1
         elif isinstance(op, (ops.Add, ops.Subtract)):
@@ -68,6 +79,7 @@ def check_folding(
     *,
     rescaled: bool = False,
     rounded: bool = False,
+    onnx: bool = False,
 ) -> dict[str, dict[str, int]]:
     """Requires a file to multiply and add no more often than its network says.
 
@@ -76,6 +88,7 @@ def check_folding(
         spec: the network.
         rescaled: as of `explained`.
         rounded: as of `explained`.
+        onnx: bool, whether it is an ONNX file. TFLite's file otherwise.
 
     Returns:
         For `"MUL"` and `"ADD"` how many were `found` and how many are `explained`.
@@ -83,15 +96,18 @@ def check_folding(
     Raises:
         VerificationError: if there are more.
     """
-    limits = explained(spec.ops(), rescaled=rescaled, rounded=rounded)
+    # In ONNX no sum of an activation goes into a bias, and a product of matrices has none.
+    limits = explained(spec.ops(), rescaled=rescaled, rounded=rounded or onnx, composed=onnx)
+    limits["ADD"] += operators.get("MatMul", 0)
     counts = {
         name: {"found": sum(operators.get(kind, 0) for kind in kinds), "explained": limits[name]}
-        for name, kinds in _SAME.items()
+        for name, kinds in (_SAME_IN_ONNX if onnx else _SAME).items()
     }
+    file = "ONNX" if onnx else "TFLite"
     for name, count in counts.items():
         if count["found"] > count["explained"]:
             raise VerificationError(
-                f"batch norm is not folded: the TFLite file has {count['found']} {name} "
+                f"batch norm is not folded: the {file} file has {count['found']} {name} "
                 f"operators, the ops of its network explain {count['explained']}"
             )
     return counts

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.checks import require, require_choice
-from bignas_tf.deploy.onnx_file import OPSET, require_onnx, write_onnx
+from bignas_tf.deploy.folding_check import check_folding, spec_of
+from bignas_tf.deploy.onnx_file import OPSET, onnx_operators, require_onnx, write_onnx
+from bignas_tf.deploy.preprocessing import INSIDE, leading_rescaling
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.runner import open_model
 from bignas_tf.deploy.saved_model import INPUT, OUTPUT, SIGNATURE, write_saved_model
@@ -73,6 +75,8 @@ class Export:
         sha256: str, hexadecimal hash of the file; of a folder, of its files' names and
             contents in the order of the names, the JSON left out.
         verification: how it compares with the Keras model.
+        operators: of an ONNX file, name -> how many; None of other formats.
+        folding: of an ONNX file, as of `bignas_tf.deploy.tflite.Conversion`.
         seconds: float, writing and verification.
     """
 
@@ -82,13 +86,19 @@ class Export:
     bytes: int
     sha256: str
     verification: Verification
+    operators: dict[str, int] | None
+    folding: dict[str, dict[str, int]] | None
     seconds: float
 
     def summary(self) -> str:
         """One line for people."""
+        folded = "batch norm folded" if self.folding else "folding of batch norm not checked"
+        count = sum((self.operators or {}).values())
         return (
             f"{self.path}: {self.format}, {self.bytes / 1e6:.2f} MB, "
-            f"{self.verification.summary()}; {self.seconds:.0f} s"
+            f"{self.verification.summary()}; "
+            + (f"{count} operators, {folded}; " if self.operators else "")
+            + f"{self.seconds:.0f} s"
         )
 
     def warning(self) -> str | None:
@@ -112,18 +122,39 @@ def check_format(format: str, quantization: Quantization | str, io: str | None) 
     require(io is None, "io", f"left out for format {format}", io)
 
 
-def default_name(stem: str, format: str, quantization: Quantization) -> str:
-    """What the export of a child is called: `s.tflite`, `s_int8.tflite`, `s_saved_model`.
+def default_name(
+    stem: str,
+    format: str,
+    quantization: Quantization = Quantization.FLOAT32,
+    io: str | None = None,
+    preprocessing: str | None = None,
+) -> str:
+    """What the export of a child is called: `s.tflite`, `s_int8_uint8_inside.tflite`.
+
+    The name says what differs from a float32 file of -1 to 1: the quantization, an input
+    and output that are not the quantization's default, preprocessing inside.
 
     Args:
         stem: the child's name.
         format: one of `FORMATS`.
         quantization: of a TFLite file.
+        io: as of `bignas_tf.deploy.tflite.convert`.
+        preprocessing: as of `bignas_tf.deploy.preprocessing.placed`.
     """
-    if format == TFLITE:
-        plain = quantization is Quantization.FLOAT32
-        return f"{stem}.tflite" if plain else f"{stem}_{quantization.value}.tflite"
-    return f"{stem}_{format}" if format == SAVED_MODEL else f"{stem}{_WRITTEN[format].suffix}"
+    words = [stem]
+    if quantization is not Quantization.FLOAT32:
+        words.append(quantization.value)
+    if io not in (None, SCHEMES[quantization].interface(None)):
+        words.append(str(io))
+    if preprocessing == INSIDE:
+        words.append(INSIDE)
+    if format == SAVED_MODEL:
+        words.append(SAVED_MODEL)
+    return "_".join(words) + _suffix(format)
+
+
+def _suffix(format: str) -> str:
+    return ".tflite" if format == TFLITE else _WRITTEN[format].suffix
 
 
 def export(
@@ -160,7 +191,8 @@ def export(
         OSError: if the output exists (FileExistsError) or cannot be written.
         ModuleNotFoundError: for ONNX, if tf2onnx or ONNX Runtime is not installed.
         ConversionError: if tf2onnx fails.
-        VerificationError: if the file does not compute what the model computes.
+        VerificationError: if the file does not compute what the model computes, or batch norm
+            of an ONNX file is not folded.
     """
     started = time.perf_counter()
     require_choice("format", format, tuple(_WRITTEN))
@@ -186,6 +218,7 @@ def export(
             format=format,
             **_size_and_hash(written),
             verification=compare(reference, outputs, _TOLERANCE, what),
+            **_operators(written, format, model, content),
             seconds=time.perf_counter() - started,
         )
         new_sidecar = sidecar_path(written)
@@ -214,7 +247,7 @@ def check_place(output: Path, format: str, overwrite: bool) -> None:
         ValueError: for a suffix that is not the format's.
         OSError: if `output` exists (FileExistsError) or cannot be written.
     """
-    suffix = ".tflite" if format == TFLITE else _WRITTEN[format].suffix
+    suffix = _suffix(format)
     expected = f"a name ending in {suffix}" if suffix else "a folder's name without a suffix"
     require(output.suffix == suffix, "output", expected, str(output))
     if format == SAVED_MODEL:
@@ -231,6 +264,17 @@ def check_place(output: Path, format: str, overwrite: bool) -> None:
         )
 
 
+def check_pair(output: Path, format: str, overwrite: bool) -> None:
+    """As `check_place`, for the output and its JSON.
+
+    Raises:
+        OSError: if one of them exists (FileExistsError) or cannot be written.
+    """
+    check_place(output, format, overwrite)
+    if format != SAVED_MODEL:  # whose JSON is in its folder
+        check_output(sidecar_path(output), overwrite)
+
+
 def _size_and_hash(path: Path) -> dict[str, Any]:
     if path.is_file():
         content = path.read_bytes()
@@ -243,6 +287,18 @@ def _size_and_hash(path: Path) -> dict[str, Any]:
     return {"bytes": total, "sha256": digest.hexdigest()}
 
 
+def _operators(path: Path, format: str, model: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Operators of an ONNX file, and whether batch norm is folded where the ops are known."""
+    if format != ONNX:
+        return {"operators": None, "folding": None}
+    operators, spec = onnx_operators(path), spec_of(model, metadata)
+    folding = None
+    if spec is not None:
+        rescaled = leading_rescaling(model) is not None
+        folding = check_folding(operators, spec, rescaled=rescaled, onnx=True)
+    return {"operators": operators, "folding": folding}
+
+
 def _figures(export: Export) -> dict[str, Any]:
     return {
         "format": export.format,
@@ -253,5 +309,6 @@ def _figures(export: Export) -> dict[str, Any]:
             **dataclasses.asdict(export.verification),
             "tolerance": dataclasses.asdict(_TOLERANCE),
         },
+        **({"operators": export.operators, "folding": export.folding} if export.operators else {}),
         "versions": versions(),
     }

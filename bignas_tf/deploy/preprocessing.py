@@ -29,10 +29,15 @@ def range_of(metadata: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def leading_rescaling(model: Any) -> Any:
-    """The `Rescaling` layer that a model of Keras or tf_keras begins with, or None."""
+    """The `Rescaling` layer, or one made of it, that a model begins with, or None.
+
+    Args:
+        model: of Keras or tf_keras.
+    """
     layers = (layer for layer in model.layers if type(layer).__name__ != "InputLayer")
     first = next(layers, None)
-    return first if type(first).__name__ == "Rescaling" else None
+    kinds = [kind.__name__ for kind in type(first).__mro__]
+    return first if "Rescaling" in kinds else None
 
 
 def range_inside(model: Any) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from bignas_tf.deploy.folded import FoldingFactory, Weights, folds
+from bignas_tf.deploy.preprocessing import BYTES
 from bignas_tf.deploy.tfmot import Finetunable, build_wrapped, nothing, tf_keras, tfmot
 from bignas_tf.ops import (
     Activation,
@@ -193,6 +194,29 @@ def _fused(ops: Sequence[Op]) -> frozenset[str]:
         if fits and isinstance(readers[0], Activation) and readers[0].function in _FUSED:
             found.add(op.name)
     return frozenset(found)
+
+
+class _RoundedRescaling(tf_keras.layers.Rescaling):
+    """Brings pixels to -1 to 1, in the eight bits of the file before and after the product."""
+
+    def call(self, inputs: Any) -> Any:
+        quantize = tf.quantization.fake_quant_with_min_max_args
+        scaled = quantize(quantize(inputs, *BYTES) * self.scale, 0.0, BYTES[1] * self.scale)
+        return scaled + self.offset  # rounded by the network, in the range that it learned
+
+
+def of_pixels(model: Any) -> Any:
+    """A network of `quantized` with its preprocessing inside.
+
+    Args:
+        model: takes images of -1 to 1.
+
+    Returns:
+        A model of tf_keras that takes pixels of 0 to 255.
+    """
+    inputs = tf_keras.Input(model.inputs[0].shape[1:], name="pixels")
+    rescaling = _RoundedRescaling(2 / BYTES[1], -1.0, name="rescaling")
+    return tf_keras.Model(inputs, model(rescaling(inputs)))
 
 
 def quantized(spec: NetworkSpec, weights: Weights) -> Finetunable:

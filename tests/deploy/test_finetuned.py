@@ -14,6 +14,8 @@ from bignas_tf.deploy.file_weights import file_kernels, read_file_weights
 from bignas_tf.deploy.finetuned import Images, finetunable, write_finetuned
 from bignas_tf.deploy.folded import build_folded, folded_weights, folds
 from bignas_tf.deploy.interpreter import load_interpreter
+from bignas_tf.deploy.preprocessing import in_range
+from bignas_tf.deploy.sidecar import read_sidecar
 from bignas_tf.ops import ACTIVATIONS
 from bignas_tf.spaces import get_space
 from bignas_tf.spec import NetworkSpec
@@ -144,9 +146,9 @@ def train(network, images, steps, rate=1e-3):
     return [float(step()) for _ in range(steps)]
 
 
-def write(network, output, images, quantization="float32", spec=SPEC):
+def write(network, output, images, quantization="float32", spec=SPEC, io=None, **others):
     return write_finetuned(
-        network, spec, output, images, quantization=quantization, io=None, metadata={}
+        network, spec, output, images, quantization=quantization, io=io, metadata={}, **others
     )
 
 
@@ -179,6 +181,34 @@ def test_an_int8_file_of_quantization_aware_training_has_no_float_operator(
     assert conversion.input.dtype == conversion.output.dtype == "int8"
     assert conversion.verification.mean_difference < 2 * conversion.output.scale
     assert abs(measured["top1_file"] - measured["top1_network"]) < 0.1
+
+
+def test_a_file_of_quantization_aware_training_takes_the_bytes_of_a_picture(
+    quantized, measured_images, tmp_path
+):
+    path = tmp_path / "q.tflite"
+    conversion, measured = write(
+        quantized, path, measured_images, "qat_int8", io="uint8", preprocessing="inside"
+    )
+    interpreter = load_interpreter(path, delegate="none")
+    dtypes = {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    assert np.float32 not in dtypes
+    assert (conversion.input.dtype, conversion.input.zero_point) == ("uint8", 0)
+    assert conversion.input.scale == pytest.approx(1, abs=1e-6)
+    assert conversion.folding["MUL"]["found"] == conversion.folding["MUL"]["explained"]
+    described = read_sidecar(path)
+    assert (described["input_range"], described["preprocessing"]) == ([0, 255], "inside")
+    pixels = in_range(measured_images.scored, (0, 255))
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    chosen = []
+    for image in pixels:
+        interpreter.set_tensor(source["index"], image[None].astype(np.uint8))
+        interpreter.invoke()
+        chosen.append(interpreter.get_tensor(target["index"])[0].argmax())
+    assert measured["top1_file"] == np.mean(np.array(chosen) == measured_images.labels)
+    # What the network that was trained gives for the same pictures, which knows no bytes.
+    logits = np.asarray(quantized.model(pixels / 127.5 - 1, training=False))
+    assert np.mean(logits.argmax(-1) == chosen) > 0.9
 
 
 def test_a_pruned_file_has_the_sparsity_asked_for(weights, images, measured_images, tmp_path):

@@ -1,13 +1,18 @@
+import json
 import os
+import shutil
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 from bignas_tf import ops
 from bignas_tf.blocks import ConvBlock, HeadBlock, MBConvBlock, SqueezeExcitation
 from bignas_tf.child import build_child
+from bignas_tf.deploy import onnx_file
 from bignas_tf.deploy.folding_check import check_folding, explained, spec_of
+from bignas_tf.deploy.formats import export
 from bignas_tf.deploy.graph import Graph, read_graph
 from bignas_tf.deploy.interpreter import delegated_parts, load_interpreter
 from bignas_tf.deploy.tflite import convert
@@ -85,6 +90,26 @@ def test_a_file_multiplies_and_adds_just_as_often_as_its_network_says(
     assert ("HARD_SWISH" in done.graph.outside) == (quantization == "int8")
 
 
+def test_batch_norm_is_folded_in_an_onnx_file_too(photographs, tmp_path, monkeypatch):
+    images = {"verification_images": photographs}
+    done = export(child(), tmp_path / "model.onnx", "onnx", **images)
+    # As above, the hard sigmoid's sum, and for each of four hard swishes two products and a sum.
+    assert done.folding == {
+        "MUL": {"found": 14, "explained": 14},
+        "ADD": {"found": 9, "explained": 9},
+    }
+    assert "batch norm folded" in done.summary()
+    described = json.loads(done.sidecar.read_text())
+    assert (described["operators"], described["folding"]) == (done.operators, done.folding)
+    opset = [("", 18)]
+    assert [(o.domain, o.version) for o in onnx.load(done.path).opset_import] == opset
+    # What tf2onnx alone leaves is noticed.
+    monkeypatch.setattr(onnx_file, "_write_folded", shutil.copyfile)
+    with pytest.raises(VerificationError, match="not folded: the ONNX file has 18 MUL .* 14"):
+        export(child(), tmp_path / "raw.onnx", "onnx", **images)
+    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.onnx.json"]
+
+
 def test_a_batch_norm_that_is_not_folded_fails_the_conversion(photographs, tmp_path):
     inputs = keras.Input((8, 8, 3))
     stray = keras.layers.BatchNormalization()
@@ -116,6 +141,9 @@ def test_batch_norms_that_cannot_be_folded_are_expected_to_stay():
     assert explained(writer.ops, rounded=True) == {"MUL": 4, "ADD": 6}
     writer.activation("gate2", x, "hard_sigmoid")
     assert explained(writer.ops) == {"MUL": 5, "ADD": 6}
+    writer.activation("last", x, "hard_swish")
+    assert explained(writer.ops) == {"MUL": 5, "ADD": 6}
+    assert explained(writer.ops, composed=True) == {"MUL": 7, "ADD": 7}
 
 
 def test_differences_and_quotients_count_as_sums_and_products():

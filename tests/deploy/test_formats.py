@@ -123,6 +123,22 @@ def test_a_saved_model_is_replaced_with_its_json_or_not_at_all(
     assert open_model(output).metadata["sha256"] == first.sha256
 
 
+def test_the_variants_of_a_child_have_names_of_their_own():
+    int8, qat = Quantization.INT8, Quantization.QAT_INT8
+    for name, *variant in (
+        ("s.tflite", "tflite"),
+        ("s.tflite", "tflite", Quantization.FLOAT32, "float32", "outside"),
+        ("s_inside.tflite", "tflite", Quantization.FLOAT32, None, "inside"),
+        ("s_int8.tflite", "tflite", int8, "int8"),
+        ("s_int8_uint8.tflite", "tflite", int8, "uint8", "outside"),
+        ("s_int8_uint8_inside.tflite", "tflite", int8, "uint8", "inside"),
+        ("s_qat_int8_float32.tflite", "tflite", qat, "float32"),
+        ("s.onnx", "onnx"),
+        ("s_inside_saved_model", "saved_model", Quantization.FLOAT32, None, "inside"),
+    ):
+        assert default_name("s", *variant) == name
+
+
 def test_an_export_that_computes_something_else_is_not_kept(
     model, make_model, photographs, tmp_path, monkeypatch
 ):
