@@ -74,6 +74,11 @@ class Results:
         with self._lock:
             return key in self._rows and self._rows[key]["status"] not in self._again
 
+    def row(self, key: tuple[str, ...]) -> Row:
+        """A measurement that is there."""
+        with self._lock:
+            return self._rows[key]
+
     def add(self, row: Row) -> None:
         """Adds or replaces a row and writes the file.
 

@@ -120,6 +120,29 @@ def test_profiles_are_written_for_each_measurement(phones, measure, tmp_path):
     ]
 
 
+def test_profiles_asked_for_later_are_made_up_for_without_measuring_again(
+    phones, measure, files, tmp_path
+):
+    phones.add("A1", tool={"gpu": "refuses"})
+    before, _, _ = measure(backends=("xnnpack", "gpu"), models=files)
+    folder = tmp_path / "profiles"
+    again = {"backends": ("xnnpack", "gpu"), "models": files, "profiles": folder}
+    rows, problems, said = measure(**again)
+    assert problems == [] and phones.left("A1") == []
+    assert [{**row, "profile": ""} for row in rows] == before
+    profiled = phones.runs("A1")[len(before) :]
+    assert ["--enable_op_profiling=true" in line for line in profiled] == [True, True]
+    made = [row["profile"] for row in rows if row["status"] == "ok"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(made)
+    assert [row["profile"] for row in rows if row["status"] == "unsupported"] == ["", ""]
+    assert any("[2/2]" in line and "profiled" in line for line in said)
+    assert "nothing is missing" in measure(**again)[2][0]
+    # One whose file is gone is missing again.
+    (folder / made[0]).unlink()
+    measure(**again)
+    assert len(phones.runs("A1")) == len(before) + 3 and (folder / made[0]).is_file()
+
+
 def test_the_tool_of_litert_is_given_its_own_flags(phones, measure, tmp_path):
     phones.add("A1", form="litert")
     rows, _, _ = measure(
