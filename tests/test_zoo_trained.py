@@ -25,6 +25,8 @@ from commands_fixture import (
 
 from bignas_tf.commands.run_folder import load_run
 from bignas_tf.evaluation import prepared
+from bignas_tf.search import front
+from bignas_tf.search.lines import read_lines
 from bignas_tf.training.state import load_trained
 from bignas_tf.zoo import trained
 
@@ -89,7 +91,7 @@ def test_a_child_of_the_front_is_as_accurate_as_the_search_found_it(run, zoo, tm
     output = tmp_path / "children"
     done("extract", "--supernet=tiny", f"--budget=mmacs:{limit:.6f}", f"--output={output}")
     (path,) = output.glob("*.keras")
-    points = read(run / "select" / "front.json")
+    points = front(read_lines(run / "select" / "points.jsonl"))
     best = max((p for p in points if p["mmacs"] <= limit + 1e-6), key=lambda p: p["accuracy"])
     described = read(path.with_suffix(".json"))
     assert described["genotype"] == best["genotype"]
