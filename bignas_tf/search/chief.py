@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
+
+from tqdm import tqdm
 
 from bignas_tf.checks import require, require_int
 from bignas_tf.search.select import Search
@@ -71,14 +74,15 @@ class Chief:
             WorkerProcesses(self.workers, self.command, self.ip, port) as processes,
             search.bar(progress) as bar,
         ):
+            known = bar.n
             if not self.workers:
-                bar.write(f"waiting for workers at {self.ip}:{port}")
+                bar.write(f"waiting for workers at {self.ip}:{port}", file=sys.stderr)
             while not oracle.finished:
                 for worker in processes.check(oracle.evaluated):
-                    bar.write(f"{worker} died and is started again")
-                _show(bar, search, oracle)
+                    bar.write(f"{worker} died and is started again", file=sys.stderr)
+                _show(bar, search, known + oracle.evaluated.total())
                 time.sleep(LOOK_SECONDS)
-            _show(bar, search, oracle)
+            _show(bar, search, known + oracle.evaluated.total())
             # A worker asks once more and hears that there is nothing left.
             deadline = time.monotonic() + FAREWELL_SECONDS
             while oracle.tuner_ids and time.monotonic() < deadline:
@@ -89,10 +93,10 @@ class Chief:
         return search.finish()
 
 
-def _show(bar: Any, search: Search, oracle: Any) -> None:
+def _show(bar: tqdm, search: Search, evaluated: int) -> None:
     bar.set_description(search.phase, refresh=False)
     bar.total = search.planned
-    bar.update(sum(oracle.evaluated.values()) - (bar.n - bar.initial))
+    bar.update(evaluated - bar.n)
 
 
 @contextlib.contextmanager

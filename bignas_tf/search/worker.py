@@ -60,13 +60,13 @@ def work(space: Space, evaluator: Evaluator, search: str = "") -> None:
     Raises:
         ValueError: if one of KerasTuner's variables is missing or impossible.
         keras_tuner.errors.FatalError: if an evaluation fails, or is not of the chief's search.
-        grpc.RpcError: if no chief answers.
+        RuntimeError: if no chief answers.
     """
     check_worker(os.environ)
     watch_launcher()
-    import grpc
-
-    from bignas_tf.search.tuner import ChildTuner
+    # First: it says what to install where KerasTuner is missing.
+    from bignas_tf.search.tuner import ChildTuner  # isort: skip
+    import grpc  # isort: skip
 
     # The chief is a neighbour: a proxy for the web does not lead to it.
     os.environ.setdefault("no_grpc_proxy", os.environ[ORACLE_IP])
@@ -75,8 +75,10 @@ def work(space: Space, evaluator: Evaluator, search: str = "") -> None:
         try:
             return tuner.search()
         except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE:
-                raise
+            code = error.code()
+            if code != grpc.StatusCode.UNAVAILABLE:
+                where = ":".join(map(str, address(os.environ)))
+                raise RuntimeError(f"The chief at {where} does not answer: {code.name}") from error
             print("the chief is gone; waiting for it to come back", flush=True)
 
 
