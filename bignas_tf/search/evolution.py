@@ -76,7 +76,7 @@ class Evolution(RoundStrategy):
         def draw(budget: Budget, found: Container[Genotype]) -> Genotype | None:
             bred = self._bred(parents[budget], rng) if number else iter(())
             new = self.first_new(filter(budget.allows, bred), found)
-            return new or self.first_new(draws(self.space, budget.allows, rng), found)
+            return new or self.first_new(draws(budget, self.cheapest(budget), rng), found)
 
         return self.in_turn(self.most(number), draw)
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bignas_tf.checks import require, require_choice, require_int
-from bignas_tf.search.budget import METRICS, Budget, measure
+from bignas_tf.search.budget import Budget
+from bignas_tf.search.metrics import METRICS, measure
 from bignas_tf.search.objective import ACCURACY, Objective, default_objectives, matrix
 from bignas_tf.search.packages import search_package
-from bignas_tf.search.random_search import DRAWS, lowered
+from bignas_tf.search.random_search import DRAWS, approach
 from bignas_tf.search.strategy import RoundStrategy
 from bignas_tf.spaces import Genotype, Space
 
@@ -71,7 +72,7 @@ class NSGA2(RoundStrategy):
     """Evolves the front of several objectives by rank and crowding distance.
 
     Parents are drawn by binary tournament from the best `population`, crossed (gene by gene,
-    with probability 0.9) and mutated (one gene on average, at least one). Candidates above
+    with probability 0.9) and mutated (one gene or so). Candidates above
     every budget are thrown away before they are evaluated; without budgets there are none.
 
     As evaluations are dear, four things differ from the original. The best are taken from
@@ -114,9 +115,10 @@ class NSGA2(RoundStrategy):
         objectives: Sequence[Objective] | None = None,
     ) -> None:
         search_package("moocore", "NSGA-II")  # before anything is evaluated
-        require_int("evaluations", evaluations)
-        require_int("population", population, low=2)
+        require_int("evaluations", evaluations, low=max(1, len(budgets)))
+        require_int("population", population, low=max(2, len(budgets)))
         require_int("children", children)
+        self._limits = {limit.metric: limit for budget in budgets for limit in budget.parts}
         self.objectives = default_objectives(budgets) if objectives is None else tuple(objectives)
         self._check_objectives()
         settings = {
@@ -144,44 +146,61 @@ class NSGA2(RoundStrategy):
         rng, count = self.rng(number), self.most(number)
         found: dict[Genotype, None] = {}
         if number == 0:
-            ends = (self.space.smallest(), self.space.biggest())
-            for new in [self.first_new([end], found) for end in ends[:count]]:
+            for end in [*map(self.cheapest, self.budgets), self._smallest, self.space.biggest()]:
+                new = self.first_new([end], found) if len(found) < count else None
                 found |= {} if new is None else {new: None}
         parents = self._parents(rng) if number else []
         while len(found) < count:
-            new = self.first_new(self._bred(parents, rng), found)
-            if new is None:
-                level = (len(found) + rng.random()) / count if number == 0 else rng.random()
-                new = self.first_new((self._draw(level, rng) for _ in range(DRAWS)), found)
+            if number == 0:
+                level = (len(found) + rng.random()) / count
+                new = self.first_new(self._drawn(level, rng), found)
+            else:
+                new = self.first_new(self._bred(parents, rng), found)
+            new = new or self.first_new(self._drawn(None, rng), found)
             if new is None:
                 break  # as good as everything is known
             found[new] = None
         return list(found)
 
+    @property
+    def _smallest(self) -> Genotype:
+        return self.space.canonical(self.space.smallest())
+
     def _check_objectives(self) -> None:
         names = [objective.name for objective in self.objectives]
         ok = ACCURACY in names and len(set(names)) == len(names) > 1
         require(ok, "objectives", f"{ACCURACY} and other ones, once each", names)
-        for name in names:
-            require_choice("objectives", name, (ACCURACY, *METRICS))
+        for objective in self.objectives:
+            known = tuple(dict.fromkeys((ACCURACY, *METRICS, *self._limits)))
+            require_choice("objectives", objective.name, known)
+            ok = not objective.maximised or objective.name == ACCURACY
+            require(ok, "direction", f"min for {objective.name}", objective.direction)
 
-    def _draw(self, level: float, rng: np.random.Generator) -> Genotype:
-        """A random genotype whose genes are at about that share (0..1) of their choices."""
+    def _value(self, genotype: Genotype, name: str) -> float:
+        if name == ACCURACY:
+            return self._told[genotype][0]
+        # A budget may bring a metric that is not registered.
+        return (
+            self._limits[name].cost(genotype) if name in self._limits else measure(genotype, name)
+        )
+
+    def _drawn(self, level: float | None, rng: np.random.Generator) -> Iterator[Genotype]:
+        """Random genotypes; their genes at about the share `level` (0..1) of their choices."""
         steps = [len(gene.choices) - 1 for gene in self.space.genes]
-        return lowered(self.space.decode(rng.binomial(steps, level)), self.allows, rng)
+        ends = [*map(self.cheapest, self.budgets)] or [self._smallest]
+        for _ in range(DRAWS):
+            drawn = (
+                self.space.draw(rng)
+                if level is None
+                else self.space.decode(rng.binomial(steps, level))
+            )
+            yield approach(drawn, ends[int(rng.integers(len(ends)))], self.allows, rng)
 
     def _parents(self, rng: np.random.Generator) -> list[Genotype]:
         """The best of everything told that a budget allows, the best first."""
         told = sorted(filter(self.allows, self._told), key=lambda genotype: genotype.values)
-        points = [
-            {
-                objective.name: self._told[genotype][0]
-                if objective.name == ACCURACY
-                else measure(genotype, objective.name)
-                for objective in self.objectives
-            }
-            for genotype in told
-        ]
+        names = [objective.name for objective in self.objectives]
+        points = [{name: self._value(genotype, name) for name in names} for genotype in told]
         ranks, distances = ranks_and_crowding(matrix(points, self.objectives), self.objectives)
         order = np.lexsort((rng.permutation(len(told)), -distances, ranks))
         return [told[i] for i in order[: self._population]]
@@ -191,5 +210,10 @@ class NSGA2(RoundStrategy):
         for _ in range(DRAWS if parents and elastic else 0):
             # Of two parents the earlier in the order wins the tournament.
             a, b = (parents[int(rng.integers(len(parents), size=2).min())] for _ in range(2))
-            child = self.space.crossover(a, b, rng) if rng.random() < CROSSOVER_PROBABILITY else a
-            yield self.space.mutate(child, rng, 1 / elastic)
+            crossed = rng.random() < CROSSOVER_PROBABILITY
+            child = self.space.crossover(a, b, rng) if crossed else a
+            # `mutate` changes a gene at least; so often the original would change none.
+            unchanged = (1 - 1 / elastic) ** elastic
+            if not crossed or rng.random() >= unchanged:
+                child = self.space.mutate(child, rng, 1 / elastic)
+            yield child

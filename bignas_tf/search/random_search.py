@@ -17,9 +17,9 @@ DRAWS = 30
 class RandomSearch(RoundStrategy):
     """Evaluates random genotypes under each budget in turn.
 
-    A genotype is drawn uniformly. If it is above its budget, random genes of it go down to
-    their next smaller choice, one step after the other, until it is not. Rejecting instead
-    would never end where next to nothing is under the budget.
+    A genotype is drawn uniformly. If it is above its budget, random genes of it go to their
+    next choice towards the cheapest child's, mostly a smaller one, until it is not. Rejecting
+    instead would never end where next to nothing is under the budget.
 
     Args:
         space: to search in.
@@ -52,25 +52,34 @@ class RandomSearch(RoundStrategy):
         rng = self.rng(number)
         return self.in_turn(
             self._evaluations,
-            lambda budget, found: self.first_new(draws(self.space, budget.allows, rng), found),
+            lambda budget, found: self.first_new(draws(budget, self.cheapest(budget), rng), found),
         )
 
 
-def draws(
-    space: Space, allows: Callable[[Genotype], bool], rng: np.random.Generator
-) -> Iterator[Genotype]:
-    """As many random genotypes within a limit as are tried to find a new one."""
-    return (lowered(space.draw(rng), allows, rng) for _ in range(DRAWS))
+def draws(budget: Budget, towards: Genotype, rng: np.random.Generator) -> Iterator[Genotype]:
+    """Random genotypes under a budget, as many as are tried to find a new one.
+
+    Args:
+        budget: limit of what they cost.
+        towards: a genotype under it.
+        rng: source of randomness.
+    """
+    space = towards.space
+    return (approach(space.draw(rng), towards, budget.allows, rng) for _ in range(DRAWS))
 
 
-def lowered(
-    genotype: Genotype, allows: Callable[[Genotype], bool], rng: np.random.Generator
+def approach(
+    genotype: Genotype,
+    towards: Genotype,
+    allows: Callable[[Genotype], bool],
+    rng: np.random.Generator,
 ) -> Genotype:
-    """Lets random genes go down to their next smaller choice until a limit is met.
+    """Lets random genes take single steps towards another genotype until a limit is met.
 
     Args:
         genotype: to begin with.
-        allows: whether a genotype is within the limit; the smallest has to be.
+        towards: one that is within the limit, such as the smallest.
+        allows: whether a genotype is within the limit.
         rng: says which genes, in which order.
 
     Returns:
@@ -78,11 +87,12 @@ def lowered(
     """
     space = genotype.space
     start = space.encode(genotype)
-    steps = rng.permutation(np.repeat(np.arange(len(start)), start))
+    way = start - space.encode(towards)
+    steps = rng.permutation(np.repeat(np.arange(len(way)), np.abs(way)))
 
     def after(count: int) -> Genotype:
-        down = np.bincount(steps[:count], minlength=len(start))
-        return space.canonical(space.decode(start - down))
+        taken = np.bincount(steps[:count], minlength=len(way))
+        return space.canonical(space.decode(start - np.sign(way) * taken))
 
     # Bisection: counting a network takes milliseconds and there may be fifty steps.
     low, high = 0, len(steps)

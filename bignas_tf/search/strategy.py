@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from bignas_tf.checks import is_number, require, require_int
-from bignas_tf.search.budget import Budget, check_feasible
+from bignas_tf.search.budget import Budget, cheapest, check_feasible
 from bignas_tf.search.evaluator import loss_of
 from bignas_tf.spaces import Genotype, Space
 
@@ -120,6 +120,7 @@ class RoundStrategy(abc.ABC):
         self._queue: list[Genotype] = []
         self._pending: list[Genotype] = []
         self._told: dict[Genotype, tuple[float, float]] = {}  # accuracy, loss
+        self._cheapest: dict[Budget, Genotype] = {}
 
     @abc.abstractmethod
     def propose(self, number: int) -> list[Genotype]:
@@ -198,6 +199,12 @@ class RoundStrategy(abc.ABC):
     def allows(self, genotype: Genotype) -> bool:
         """Whether a genotype is within some budget; what is above all is never chosen."""
         return not self.budgets or any(budget.allows(genotype) for budget in self.budgets)
+
+    def cheapest(self, budget: Budget) -> Genotype:
+        """A canonical genotype under a budget of the search."""
+        if budget not in self._cheapest:
+            self._cheapest[budget] = cheapest(budget, self.space)
+        return self._cheapest[budget]
 
     def first_new(
         self, candidates: Iterable[Genotype], proposed: Container[Genotype]

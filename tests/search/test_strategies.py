@@ -10,8 +10,10 @@ import pytest
 from landscapes import OneHeadSpace, noisy, run, tiny_space
 
 from bignas_tf.search import (
+    NSGA2,
     Budget,
     CoarseToFine,
+    Evolution,
     RandomSearch,
     measure,
     parse_budgets,
@@ -22,11 +24,13 @@ TINY_BUDGETS = parse_budgets("mmacs:0.06,0.1,0.2")
 STRATEGIES = {
     "coarse_to_fine": functools.partial(CoarseToFine, fine_candidates=5, fine_rounds=3),
     "random_search": functools.partial(RandomSearch, evaluations=40),
+    "evolution": functools.partial(Evolution, evaluations=40, population=9, parents=4),
+    "nsga2": functools.partial(NSGA2, evaluations=40, population=10, children=7),
 }
 every_strategy = pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES)
 
 
-# Both strategies ---------------------------------------------------------------------
+# All strategies ----------------------------------------------------------------------
 
 
 @every_strategy
@@ -47,6 +51,18 @@ def test_equal_seeds_ask_the_same_and_others_do_not(make):
     first = run(make(space, budgets, seed=5), noisy)
     assert run(make(get_space("cifar"), budgets, seed=5), noisy) == first
     assert run(make(space, budgets, seed=6), noisy) != first
+
+
+@every_strategy
+def test_the_order_in_which_results_are_told_does_not_change_what_is_asked(make):
+    first, second = (make(tiny_space(), TINY_BUDGETS, seed=2) for _ in range(2))
+    while not first.finished:
+        asked = first.ask(100)
+        assert second.ask(100) == asked
+        metrics = [{"accuracy": noisy(genotype)} for genotype in asked]
+        first.tell(asked, metrics)
+        second.tell(asked[::-1], metrics[::-1])
+    assert second.finished
 
 
 @every_strategy
@@ -192,8 +208,6 @@ def test_impossible_arguments_are_refused(make):
     space = tiny_space()
     with pytest.raises(ValueError, match="`budget` must be at least .* of space 'tiny' at 6 px"):
         make(space, [*TINY_BUDGETS, Budget("mmacs", 0.001)])
-    with pytest.raises(ValueError, match="`budgets` must be at least one. Received: "):
-        make(space, [])
     with pytest.raises(ValueError, match="`seed` must be an integer of at least 0"):
         make(space, TINY_BUDGETS, seed=-1)
     strategy = make(space, TINY_BUDGETS)
@@ -214,6 +228,9 @@ def test_settings_that_mean_no_search_are_refused():
         CoarseToFine(tiny_space(), TINY_BUDGETS, fine_rounds=-1)
     with pytest.raises(ValueError, match="`evaluations` must be an integer of at least 3"):
         RandomSearch(tiny_space(), TINY_BUDGETS, evaluations=2)
+    for cls in (CoarseToFine, Evolution, RandomSearch):
+        with pytest.raises(ValueError, match="`budgets` must be at least one. Received: "):
+            cls(tiny_space(), [])
 
 
 # Random search -----------------------------------------------------------------------
