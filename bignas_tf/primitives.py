@@ -78,8 +78,26 @@ def normalize(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: 
     return x * scale + (beta - mean * scale)
 
 
-def normalize_by_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
-    """Batch normalization with the statistics of `x`, `(batch, height, width, channels)`."""
+def replicas() -> int:
+    """Replicas of tf.distribute that run the present function in sync; 1 outside of it."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    from bignas_tf import synchronized_batch_norm
+
+    return synchronized_batch_norm.replicas()
+
+
+def normalize_by_batch(
+    x: Any, gamma: Any, beta: Any, epsilon: float, synchronized: bool = False
+) -> Any:
+    """Batch normalization with the statistics of `x`, `(batch, height, width, channels)`.
+
+    With `synchronized` they are those of all replicas' rows.
+    """
+    if synchronized and replicas() > 1:
+        from bignas_tf import synchronized_batch_norm
+
+        return synchronized_batch_norm.normalize_by_global_batch(x, gamma, beta, epsilon)
     fused = _fused(x)
     if fused is not None:
         return fused.normalize_by_batch(x, gamma, beta, epsilon)

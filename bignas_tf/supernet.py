@@ -95,18 +95,27 @@ class Supernet(keras.Model):
         space: the search space.
         seed: of the initial weights; each depends on it and on its op's name alone.
         zero_gamma: whether the last scale of every residual branch starts at 0.
+        synchronized: whether under tf.distribute batch statistics are those of the global batch.
 
     Reference:
         Yu et al., "BigNAS", ECCV 2020, sections 3.1 and 3.2.
     """
 
-    def __init__(self, space: Space, seed: int = 0, zero_gamma: bool = True, **kwargs: Any):
+    def __init__(
+        self,
+        space: Space,
+        seed: int = 0,
+        zero_gamma: bool = True,
+        synchronized: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.space = space
         self.seed = seed
         self.zero_gamma = zero_gamma
+        self.synchronized = synchronized
         self.op_layers = {
-            op.name: elastic_layer(op, seed, zero_gamma, self.dtype_policy)
+            op.name: elastic_layer(op, seed, zero_gamma, synchronized, self.dtype_policy)
             for op in space.ops()
             if isinstance(op, WEIGHTED)
         }
@@ -317,6 +326,7 @@ class Supernet(keras.Model):
             "space": self.space.config(),
             "seed": self.seed,
             "zero_gamma": self.zero_gamma,
+            "synchronized": self.synchronized,
         }
 
     @classmethod

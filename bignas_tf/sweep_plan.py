@@ -84,7 +84,10 @@ def check_plan(
     for run in plan.runs:
         recipe = run.recipe
         if run.variant not in fingerprints:
-            fields = ("data", "space", "image_size", "held_out", "calibration_images")
+            fields = (
+                "data", "space", "image_size", "held_out", "calibration_images", "augmentation",
+                "on_bad_image",
+            )  # fmt: skip
             key = [getattr(recipe, field) for field in fields]
             try:
                 if key != known[0]:
@@ -103,7 +106,8 @@ def check_plan(
 def _device_count(options: Mapping[str, Any]) -> int:
     """Among how many devices a batch is divided."""
     if keras.backend.backend() != "jax":
-        return 1
+        strategy = options.get("strategy")
+        return strategy.num_replicas_in_sync if strategy else 1
     if options.get("devices") is not None:
         return len(options["devices"])
     import jax

@@ -19,7 +19,7 @@ from bignas_tf.ops import (
     Dropout,
     Op,
 )
-from bignas_tf.primitives import apply_weightless
+from bignas_tf.primitives import apply_weightless, replicas
 from bignas_tf.spaces import Space
 from bignas_tf.spaces.sizes import CHANNELS, KERNEL_SIZE, PRESENT, optional_blocks
 
@@ -81,14 +81,20 @@ class TableWalk:
 
         source = self._stand_ins[last.name]
         x = tensors[source]
+        present = self.table[index, PRESENT] > 0
 
-        def run() -> Any:
+        def run(x: Any) -> Any:
             inner = {source: x}
             self.block(ops, inner)
             return inner[last.name]
 
-        present = self.table[index, PRESENT] > 0
-        tensors[last.name] = tf.cond(present, run, lambda: tf.identity(x))
+        if self.supernet.synchronized and replicas() > 1:
+            # No collectives in a branch: an absent block runs on one row, for nothing. On none
+            # TensorFlow's convolutions give wrong shapes and gradients.
+            y = run(x[: tf.where(present, tf.shape(x)[0], 1)])
+            tensors[last.name] = tf.cond(present, lambda: y, lambda: tf.identity(x))
+            return
+        tensors[last.name] = tf.cond(present, lambda: run(x), lambda: tf.identity(x))
 
     def masked_ops(self, start: int, stop: int, tensors: dict[str, Any]) -> None:
         """Runs the ops `start` to `stop` of the space, adding their outputs to `tensors`.

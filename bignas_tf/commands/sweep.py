@@ -177,6 +177,8 @@ def main(arguments: Any) -> int:
     from bignas_tf.sweep import run_sweep
     from bignas_tf.sweep_results import RESULTS, Results, summary
 
+    ok = arguments.strategy != "multi_worker"
+    require(ok, "strategy", "of one worker for a sweep", arguments.strategy)
     options = loop_options(arguments)
     plan = read_plan(arguments.file, arguments.data)
     command = ["bignas", *sys.argv[1:]]

@@ -24,6 +24,17 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--data", help="source instead of the recipe's: digits, folder:PATH or tfds:NAME"
     )
+    parser.add_argument(
+        "--on_bad_image",
+        choices=("stop", "skip"),
+        help="what an image that cannot be decoded does, instead of the recipe's: skip puts the "
+        "next one of its class in its place and lists it in bad_images.json",
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="check data, space, memory and disk, estimate the time, write nothing",
+    )
     parser.add_argument("--init_from", help="checkpoint or run folder to start the weights from")
     parser.add_argument(
         "--set",
@@ -41,25 +52,65 @@ def add_loop_options(parser: Any) -> None:
     parser.add_argument(
         "--steps_per_call",
         type=int,
-        help="jax: steps between two visits to the host; default 32 on an accelerator, 1 on a CPU",
+        help="steps between two visits to the host; default 1, with jax on an accelerator 32",
     )
     parser.add_argument(
         "--remat",
         action="store_true",
         help="jax: compute activations again in the backward pass: less memory, more time",
     )
+    parser.add_argument(
+        "--strategy",
+        help="tensorflow: one_device (default); mirrored, all devices of this host; multi_worker, "
+        "those of all workers of TF_CONFIG, each started with the same command",
+    )
+    parser.add_argument(
+        "--replicas", type=int, help="tensorflow: of a mirrored strategy that divides the CPU"
+    )
+    parser.add_argument(
+        "--no_sync_bn",
+        action="store_true",
+        help="tensorflow: every replica normalizes by its own rows, not by the global batch",
+    )
+    parser.add_argument(
+        "--varying",
+        choices=("sliced", "masked"),
+        help="tensorflow: how children that vary run; masked has static shapes, for XLA",
+    )
+    parser.add_argument(
+        "--jit_compile",
+        action="store_true",
+        help="tensorflow: XLA compiles the step; needs --varying=masked, slow on a CPU",
+    )
+
+
+_OF_BACKEND = {
+    "jax": ("steps_per_call", "remat"),
+    "tensorflow": (
+        "steps_per_call", "strategy", "replicas", "no_sync_bn", "varying", "jit_compile",
+    ),
+}  # fmt: skip
 
 
 def loop_options(arguments: Any) -> dict[str, Any]:
-    """The options of the JAX loop that were given.
+    """The options of the backend's loop that were given, for `Trainer`.
 
     Raises:
-        ValueError: for one that another backend has not.
+        ValueError: for one that the backend has not.
     """
-    given = {"steps_per_call": arguments.steps_per_call, "remat": arguments.remat}
+    names = {name for known in _OF_BACKEND.values() for name in known}
+    given = {name: getattr(arguments, name) for name in sorted(names)}
     given = {k: v for k, v in given.items() if v is not None and v is not False}
     for name, value in given.items():
-        require(arguments.backend == "jax", name, "left out without --backend=jax", value)
+        having = [backend for backend, known in _OF_BACKEND.items() if name in known]
+        ok = arguments.backend in having
+        require(ok, name, f"left out without --backend={having[0]}", value)
+    name, replicas = given.pop("strategy", "one_device"), given.pop("replicas", None)
+    if arguments.backend == "tensorflow":
+        from bignas_tf.training.layout import build_strategy
+
+        given["strategy"] = build_strategy(name, replicas)
+        given["synchronized"] = not given.pop("no_sync_bn", False)
     return given
 
 
@@ -92,9 +143,15 @@ def main(arguments: Any) -> int:
     """Runs the command."""
     from bignas_tf.training.recipe import get_recipe
 
+    # A strategy of several workers has to come before anything runs.
+    options = loop_options(arguments)
     recipe = get_recipe(arguments.recipe).replace(**overrides(arguments.set))
     if arguments.init_from:
         recipe = recipe.replace(init_from=arguments.init_from)
+    if arguments.on_bad_image:
+        recipe = recipe.replace(on_bad_image=arguments.on_bad_image)
+    if arguments.dry_run:
+        return _dry_run(recipe, arguments, options)
     from bignas_tf.training.trainer import Trainer
 
     trainer = Trainer(
@@ -102,7 +159,7 @@ def main(arguments: Any) -> int:
         arguments.workdir,
         data=arguments.data,
         command=["bignas", *sys.argv[1:]],
-        loop_options=loop_options(arguments),
+        loop_options=options,
     )
     step = trainer.run()
     if trainer.interrupted:
@@ -111,4 +168,13 @@ def main(arguments: Any) -> int:
         )
         return 130
     print(f"trained {step} steps; checkpoint {trainer.manager.latest()}")
+    return 0
+
+
+def _dry_run(recipe: Any, arguments: Any, options: dict[str, Any]) -> int:
+    from bignas_tf.training.dry_run import dry_run
+
+    found = dry_run(recipe, arguments.workdir, data=arguments.data, loop_options=options)
+    for subject, text in found.items():
+        print(f"{subject:8}{text}")
     return 0

@@ -18,7 +18,9 @@ def _initializer(seed: int, name: str, scale: float, distribution: str) -> FanOu
     return FanOutScaling(zlib.crc32(f"{seed}/{name}".encode()), scale, distribution)
 
 
-def elastic_layer(op: Op, seed: int, zero_gamma: bool, dtype: Any) -> keras.layers.Layer:
+def elastic_layer(
+    op: Op, seed: int, zero_gamma: bool, synchronized: bool, dtype: Any
+) -> keras.layers.Layer:
     """The elastic layer of `op`, at its largest sizes."""
     if isinstance(op, (Conv, DepthwiseConv)):
         initializer = _initializer(seed, op.name, 2.0, "normal")
@@ -37,7 +39,12 @@ def elastic_layer(op: Op, seed: int, zero_gamma: bool, dtype: Any) -> keras.laye
         return ElasticConv2D(op.in_channels, op.channels, use_bias=op.use_bias, **shared)
     if isinstance(op, BatchNorm):
         return ElasticBatchNormalization(
-            op.channels, op.epsilon, zero_gamma and op.zero_gamma, name=op.name, dtype=dtype
+            op.channels,
+            op.epsilon,
+            zero_gamma and op.zero_gamma,
+            synchronized,
+            name=op.name,
+            dtype=dtype,
         )
     assert isinstance(op, Dense)  # noqa: S101 - the last of WEIGHTED
     return ElasticDense(

@@ -22,6 +22,8 @@ class ElasticBatchNormalization(keras.layers.Layer):
         max_channels: int, channels of the biggest child.
         epsilon: float, added to the variance.
         zero_gamma: bool, gamma starts at 0 instead of 1.
+        synchronized: bool, whether under tf.distribute the statistics are those of the global
+            batch instead of the replica's. Under JAX they always are.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`, float.
@@ -37,12 +39,18 @@ class ElasticBatchNormalization(keras.layers.Layer):
     """
 
     def __init__(
-        self, max_channels: int, epsilon: float = 1e-3, zero_gamma: bool = False, **kwargs: Any
+        self,
+        max_channels: int,
+        epsilon: float = 1e-3,
+        zero_gamma: bool = False,
+        synchronized: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)  # statistics stay float32
         self.max_channels = max_channels
         self.epsilon = epsilon
         self.zero_gamma = zero_gamma
+        self.synchronized = synchronized
 
     def build(self, input_shape: Any = None) -> None:
         # `autocast` of the layer alone does not keep a mixed policy from casting its weights.
@@ -62,7 +70,8 @@ class ElasticBatchNormalization(keras.layers.Layer):
             width = K.shape(x)[-1]
             gamma, beta = first(self.gamma, 0, width), first(self.beta, 0, width)
         gamma, beta = K.convert_to_tensor(gamma), K.convert_to_tensor(beta)
-        return K.cast(normalize_by_batch(x, gamma, beta, self.epsilon), inputs.dtype)
+        y = normalize_by_batch(x, gamma, beta, self.epsilon, self.synchronized)
+        return K.cast(y, inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -70,4 +79,5 @@ class ElasticBatchNormalization(keras.layers.Layer):
             "max_channels": self.max_channels,
             "epsilon": self.epsilon,
             "zero_gamma": self.zero_gamma,
+            "synchronized": self.synchronized,
         }

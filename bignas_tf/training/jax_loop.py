@@ -55,8 +55,8 @@ class JaxLoop(Loop):
         devices: to train on; None for all local ones.
         data_limit_mb: images in memory up to this size live on every device, others are sent
             chunk by chunk; None for a quarter of the device's memory.
-        **shared: `batch_size`, a multiple of the number of devices, `weight_decay` and
-            `seed`, as of `Loop`.
+        **shared: `batch_size`, a multiple of the number of devices, `weight_decay`,
+            `clip_norm`, `clip_value` and `seed`, as of `Loop`.
 
     Raises:
         ValueError: if the batch cannot be divided among the devices.
@@ -112,6 +112,14 @@ class JaxLoop(Loop):
         )
 
     # Steps -------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        devices = self._mesh.devices.size
+        return {
+            "devices": devices,
+            "steps_per_call": self._steps_per_call,
+            "remat": self._remat,
+        }
 
     def train(self, chunk: Chunk, step: int) -> list[dict[str, float]]:
         self._state, losses = self._program(chunk)(*self._arguments(chunk, step))
@@ -181,7 +189,7 @@ class JaxLoop(Loop):
         varying = (inputs["tables"], inputs["resolutions"])
         gradients, losses = self.gradients(terms, state["weights"], batch, varying, step)
         weights, optimizer = self.optimizer.stateless_apply(
-            state["optimizer"], gradients, state["weights"]
+            state["optimizer"], self.clipped(gradients), state["weights"]
         )
         return {"weights": weights, "optimizer": optimizer}, losses
 

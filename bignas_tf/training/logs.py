@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tqdm
 
 from bignas_tf import files
 from bignas_tf.checks import require_int
@@ -131,6 +132,40 @@ class ScalarLog:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+class RunLogs:
+    """What a run says while it trains: log.jsonl, TensorBoard scalars and a progress bar.
+
+    Args:
+        workdir: folder of the run.
+        name: of the run, for the bar.
+        step: int, steps made before.
+        total: int, steps of the whole run.
+        silent: whether to write and show nothing, as the workers that another speaks for.
+    """
+
+    def __init__(
+        self, workdir: Path, name: str, step: int, total: int, silent: bool = False
+    ) -> None:
+        self._log = None if silent else JsonlLog(workdir / "log.jsonl", resume_step=step)
+        self._scalars = None if silent else ScalarLog(workdir / "tensorboard")
+        self.bar = tqdm.tqdm(total=total, initial=step, unit="step", desc=name, disable=silent)
+
+    def write(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Writes metrics of a step."""
+        if self._log and self._scalars:
+            self._log.write({"step": step, "epoch": epoch, **values})
+            self._scalars.write(step, values)
+
+    def __enter__(self) -> RunLogs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        if self._log and self._scalars:
+            self._log.close()
+            self._scalars.close()
 
 
 def run_record(

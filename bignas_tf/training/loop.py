@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+from keras import ops as K
 
 from bignas_tf.checks import require
 from bignas_tf.data.batches import BatchPlan
@@ -21,6 +22,25 @@ def require_shared_batch(batch_size: int, devices: int) -> None:
     require(batch_size % devices == 0, "batch_size", wanted, batch_size)
 
 
+class WorkerLostError(RuntimeError):
+    """Another worker of a distributed run does not answer any more.
+
+    Args:
+        step: int, steps that were made.
+        consistent: whether the weights are those after that step; otherwise some are newer.
+        reason: what the runtime said.
+    """
+
+    def __init__(self, step: int, consistent: bool, reason: str):
+        state = "are saved" if consistent else "were just changing: the last checkpoint is kept"
+        super().__init__(
+            f"Another worker was lost after step {step}; the weights {state}. Start all workers "
+            f"again with the same command to go on ({reason})"
+        )
+        self.step = step
+        self.consistent = consistent
+
+
 class Loop(abc.ABC):
     """Runs training steps of a rule on a supernet.
 
@@ -30,7 +50,12 @@ class Loop(abc.ABC):
         optimizer: a Keras optimizer, built on the supernet's variables here.
         batch_size: over all devices; losses are divided by it.
         weight_decay: factor of half the sum of squared kernels.
+        clip_norm: largest global norm of the summed gradients; 0 for any.
+        clip_value: largest magnitude of each of their values, before that; 0 for any.
         seed: of genotypes and dropout.
+
+    Attributes:
+        stopped: whether a stop was asked for, and all workers know.
     """
 
     def __init__(
@@ -41,6 +66,8 @@ class Loop(abc.ABC):
         *,
         batch_size: int,
         weight_decay: float = 0.0,
+        clip_norm: float = 0.0,
+        clip_value: float = 0.0,
         seed: int = 0,
     ):
         self.supernet = supernet
@@ -48,6 +75,9 @@ class Loop(abc.ABC):
         self.optimizer = optimizer
         self._batch_size = batch_size
         self._weight_decay = weight_decay
+        self._clip_norm = clip_norm
+        self._clip_value = clip_value
+        self.stopped = False
         self._seed = seed
         self._variables = list(supernet.variables_by_path().values())
         self._dropout = next((op for op in supernet.space.ops() if isinstance(op, Dropout)), None)
@@ -76,7 +106,51 @@ class Loop(abc.ABC):
         Returns:
             For each step the loss of each term by name, the L2 term included, averaged over
             the batch.
+
+        Raises:
+            WorkerLostError: if another worker does not answer any more.
         """
+
+    def stop(self) -> None:
+        """Asks all workers to stop; where there are others, they know after the next steps."""
+        self.stopped = True
+
+    def require_same(self, argument: str, value: int) -> None:
+        """Requires that all workers start alike.
+
+        Raises:
+            ValueError: if another worker has another value.
+        """
+        found = self.of_all_workers(value)
+        allowed = "the same on all workers, which need one folder for their checkpoints"
+        require(len(set(found)) == 1, argument, allowed, found)
+
+    def of_all_workers(self, value: int) -> list[int]:
+        """A number of each worker, in their order; every worker has to ask."""
+        return [value]
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the process that logs and saves."""
+        return True
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Devices and options, for the record of a run."""
+
+    def clipped(self, gradients: Sequence[Any]) -> list[Any]:
+        """Gradients, summed over devices and terms, within the limits.
+
+        Reference:
+            Pascanu et al., "On the difficulty of training recurrent neural networks", ICML
+            2013 (the global norm).
+        """
+        limit, largest = self._clip_value, self._clip_norm
+        clipped = [K.clip(g, -limit, limit) if limit else g for g in gradients]
+        if not largest:
+            return clipped
+        norm = K.sqrt(sum(K.sum(K.square(gradient)) for gradient in clipped))
+        return [g * (largest / K.maximum(norm, largest)) for g in clipped]
 
     @abc.abstractmethod
     def publish(self) -> None:

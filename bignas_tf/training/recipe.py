@@ -17,6 +17,7 @@ from bignas_tf.checks import (
     require_rate,
 )
 from bignas_tf.data import AugmentationPolicy
+from bignas_tf.data.encoded import ON_BAD_IMAGE
 from bignas_tf.spaces import MBConvSpace, get_space
 
 # Keras's name of each precision.
@@ -35,6 +36,8 @@ class Recipe:
             teacher.
         shortcut: of the space's blocks, "projection" or "identity"; None for the space's own.
         data: source, such as "digits" or "folder:PATH"; None must be given by flag.
+        on_bad_image: what an image that cannot be decoded does: "stop", or "skip", by which the
+            next one of its class stands in its place.
         image_size: height and width that images are stored at, in pixels.
         epochs: passes over the training images.
         batch_size: over all replicas.
@@ -50,6 +53,8 @@ class Recipe:
             instead of the labels; None for the labels.
         label_smoothing: of the biggest child's labels.
         weight_decay: factor of half the sum of squared kernels in the regularized losses.
+        clip_norm: largest global norm of the summed gradients; 0 for any.
+        clip_value: largest magnitude of each of their values; 0 for any.
         regularize: "biggest" or "all".
         distillation: whether the smaller children learn from the biggest.
         ema: decay of the weights' exponential moving average, which children are cut from;
@@ -73,6 +78,7 @@ class Recipe:
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
     data: str | None = None
+    on_bad_image: str = "stop"
     restrict: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shortcut: str | None = None
     init_from: str | None = None
@@ -82,6 +88,8 @@ class Recipe:
     teacher: str | None = None
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
     regularize: str = "biggest"
     distillation: bool = True
     zero_gamma: bool = True
@@ -100,6 +108,7 @@ class Recipe:
         self.build_space()
         ok = self.data is None or _is_text(self.data)
         require(ok, "data", "a source, such as 'folder:PATH', or None", self.data)
+        require_choice("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         for argument in ("init_from", "teacher"):
             value = getattr(self, argument)
             ok = value is None or _is_text(value)
@@ -120,8 +129,9 @@ class Recipe:
             require_rate(argument, getattr(self, argument))
         require_choice("precision", self.precision, tuple(POLICIES))
         require(self.seed < 2**64, "seed", "below 2**64", self.seed)
-        ok = is_number(self.weight_decay) and self.weight_decay >= 0
-        require(ok, "weight_decay", "a number of at least 0", self.weight_decay)
+        for argument in ("weight_decay", "clip_norm", "clip_value"):
+            value = getattr(self, argument)
+            require(is_number(value) and value >= 0, argument, "a number of at least 0", value)
         require_choice("regularize", self.regularize, ("biggest", "all"))
         self.policy()
 

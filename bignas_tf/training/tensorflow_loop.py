@@ -1,8 +1,6 @@
-"""The TensorFlow step: all terms of a rule, gradients summed, one update.
+"""The TensorFlow step on all replicas: gradients summed, one update.
 
-Written for `strategy.run`. Children that recur run in static mode, all others in sliced mode
-through one trace, or masked through one for each resolution. They run one after the other, so
-that peak memory stays near the biggest child's.
+The terms of a step are `bignas_tf.training.tensorflow_terms`.
 """
 
 from __future__ import annotations
@@ -15,40 +13,37 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bignas_tf.checks import require, require_choice
+from bignas_tf.checks import require, require_int
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.resize import resize, resize_by, resize_matrix, to_input_range
 from bignas_tf.spaces.sizes import size_table
 from bignas_tf.supernet import Supernet
-from bignas_tf.training.loop import Loop
+from bignas_tf.training.loop import WorkerLostError
 from bignas_tf.training.losses import mixed_targets
 from bignas_tf.training.rule import Rule, Term
+from bignas_tf.training.tensorflow_terms import TensorflowTerms
 
-Gradients = list[Any]
-
-
-def _add(total: Gradients, gradients: Sequence[Any]) -> Gradients:
-    """Sums gradients, None being a weight that a child does not have."""
-    return [
-        new if old is None else old if new is None else old + new
-        for old, new in zip(total, gradients, strict=True)
-    ]
+Batch = dict[str, Any]
+_STOP = "_stop"  # beside the losses by name of their term
 
 
-class TensorflowLoop(Loop):
+class TensorflowLoop(TensorflowTerms):
     """Runs training steps of a rule on a supernet under a distribution strategy.
 
+    Every replica computes the terms on its rows of the batch, batch statistics are those of the
+    whole batch unless the supernet says otherwise, and all replicas apply the same sum of
+    gradients. All workers stop after the same step.
+
     Args:
-        supernet: as of `Loop`, built under `strategy.scope()`.
+        supernet: as of `TensorflowTerms`.
         rule: as of `Loop`.
         optimizer: as of `Loop`.
-        varying: how children that do not recur run: "sliced", one trace for all of them, or
-            "masked", with static shapes and a trace for each resolution.
-        strategy: a `tf.distribute.Strategy` of one replica; None is the current one.
-        **shared: `batch_size` over all replicas, `weight_decay` and `seed`, as of `Loop`.
+        steps_per_call: steps between two visits to the host, in one `tf.function`.
+        jit_compile: whether XLA compiles a replica's step: static shapes are needed, so children
+            that vary have to be masked. On CPU it is many times slower.
+        **shared: of `TensorflowTerms`.
 
     Raises:
-        ValueError: for a strategy of several replicas.
+        ValueError: for options that exclude each other, or as `TensorflowTerms`.
     """
 
     def __init__(
@@ -57,70 +52,178 @@ class TensorflowLoop(Loop):
         rule: Rule,
         optimizer: keras.optimizers.Optimizer,
         *,
-        varying: str = "sliced",
-        strategy: Any = None,
+        steps_per_call: int = 1,
+        jit_compile: bool = False,
         **shared: Any,
     ):
-        require_choice("varying", varying, ("sliced", "masked"))
         super().__init__(supernet, rule, optimizer, **shared)
-        self.strategy = strategy or tf.distribute.get_strategy()
-        # Batches are not yet divided among replicas, nor statistics shared between them.
-        replicas = self.strategy.num_replicas_in_sync
-        require(replicas == 1, "strategy", "one of a single replica", f"{replicas} replicas")
-        self._mode = varying
-        with self.strategy.scope():
+        require_int("steps_per_call", steps_per_call)
+        masked = self._mode == "masked"
+        ok = not masked or steps_per_call == 1  # each resolution is a trace of its own
+        require(ok, "steps_per_call", "1 where children that vary are masked", steps_per_call)
+        ok = not jit_compile or (masked and self.layout.replicas == 1)
+        allowed = "False unless children that vary are masked, on one replica"
+        require(ok, "jit_compile", allowed, jit_compile)
+        self._steps_per_call = steps_per_call
+        self._jit_compile = jit_compile
+        self._stopping = False
+        self._programs: dict[tuple, Any] = {}
+        with self.layout.strategy.scope():
             optimizer.build(self._variables)
-        self._steps: dict[tuple, Any] = {}
-        self._varying: dict[tuple, Any] = {}
+            # Set while weights change: a worker that is lost may leave some of them behind.
+            self._updating = tf.Variable(False, trainable=False)
 
-    def chunks(self, plan: BatchPlan, start: int, last: int) -> Iterator[dict[str, Any]]:
+    def stop(self) -> None:
+        self._stopping = True
+        self.stopped = self.stopped or self.layout.workers == 1
+
+    def of_all_workers(self, value: int) -> list[int]:
+        return self.layout.of_all_workers(value)
+
+    @property
+    def is_chief(self) -> bool:
+        return self.layout.worker == 0
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **self.layout.describe(),
+            "synchronized": self.supernet.synchronized,
+            "varying": self._mode,
+            "steps_per_call": self._steps_per_call,
+            "jit_compile": self._jit_compile,
+        }
+
+    def chunks(self, plan: BatchPlan, start: int, last: int) -> Iterator[list[Batch]]:
+        """As of `Loop`; a chunk never crosses the end of an epoch."""
         from bignas_tf.data.pipeline import TrainingBatches
 
-        return itertools.islice(TrainingBatches(plan, start), last - start)
-
-    def train(self, chunk: dict[str, Any], step: int) -> list[dict[str, float]]:
-        return [self.step(chunk, step)]
+        batches = TrainingBatches(plan, start, self.layout.rows(plan.batch_size))
+        while start < last:
+            epoch_end = (start // plan.steps_per_epoch + 1) * plan.steps_per_epoch
+            end = min(start + self._steps_per_call, epoch_end, last)
+            yield list(itertools.islice(batches, end - start))
+            start = end
 
     def publish(self) -> None:
         """Nothing to do: variables are always those just trained."""
 
-    def step(self, batch: dict[str, Any], step: int) -> dict[str, float]:
-        """Trains on one batch.
+    def step(self, batch: Batch, step: int) -> dict[str, float]:
+        """Trains on one batch, as `train`."""
+        return self.train([batch], step)[0]
+
+    def train(self, chunk: list[Batch], step: int) -> list[dict[str, float]]:
+        """Trains on batches.
 
         Args:
-            batch: 'images' uint8 `(batch, height, width, channels)`, 'labels' `(batch,)`;
-                where images are mixed, 'partners' and 'shares' too.
+            chunk: this worker's rows of 1..`steps_per_call` batches: 'images' uint8 `(batch,
+                height, width, channels)`, 'labels' `(batch,)`; where images are mixed,
+                'partners' and 'shares' too.
             step: int, of the run.
 
         Returns:
-            The loss of each term by name, the L2 term included, averaged over the batch.
+            For each step the loss of each term by name, the L2 term included, averaged over
+            the batch.
+
+        Raises:
+            WorkerLostError: if another worker does not answer any more.
         """
-        terms = self.rule.plan(self._seed, step)
-        varying = [term.genotype for term in terms if not term.recurs]
-        tables = tuple(tf.constant(size_table(genotype)) for genotype in varying)
-        resolutions = tuple(tf.constant(genotype["resolution"]) for genotype in varying)
-        labels = batch["labels"]
-        if "partners" in batch:
-            classes = self.supernet.space.classes
-            labels = mixed_targets(labels, batch["partners"], batch["shares"], classes)
-        losses = self._step_function(terms)(
-            batch["images"], labels, tables, resolutions, tf.constant(step, tf.int32)
-        )
-        return {name: float(value) for name, value in losses.items()}
-
-    def _step_function(self, terms: Sequence[Term]) -> Any:
-        key = tuple((t.name, t.role, t.weight, self._fixed(t)) for t in terms)
-        if key not in self._steps:
-            self._steps[key] = tf.function(
-                lambda *arguments: self._distributed_step(terms, *arguments), autograph=False
+        plans = [self.rule.plan(self._seed, step + i) for i in range(len(chunk))]
+        inputs = self._inputs(chunk)
+        # One shape for all chunks: a shorter one would be traced again.
+        padded = plans + plans[-1:] * (self._steps_per_call - len(chunk))
+        varying = [[t.genotype for t in terms if not t.recurs] for terms in padded]
+        tables = np.asarray([[size_table(g) for g in row] for row in varying], np.int32)
+        resolutions = np.asarray([[g["resolution"] for g in row] for row in varying], np.int32)
+        try:
+            found = self._program(plans)(
+                inputs["images"],
+                inputs["labels"],
+                tf.constant(tables),
+                tf.constant(resolutions),
+                tf.constant(step, tf.int32),
+                tf.constant(len(chunk)),
+                tf.constant(float(self._stopping)),
             )
-        return self._steps[key]
+            values = {name: array.numpy()[: len(chunk)] for name, array in found.items()}
+        except tf.errors.OpError as error:
+            if self.layout.workers == 1:
+                raise
+            raise self._lost(error) from error
+        self.stopped = bool(values.pop(_STOP).any())
+        return [{name: float(v[i]) for name, v in values.items()} for i in range(len(chunk))]
 
-    def _fixed(self, term: Term) -> Any:
-        """What of a term's genotype its trace depends on."""
-        if term.recurs:
-            return term.genotype
-        return term.genotype["resolution"] if self._mode == "masked" else None
+    def _lost(self, error: tf.errors.OpError) -> WorkerLostError:
+        step = int(self.optimizer.iterations.numpy())
+        reason = (error.message or type(error).__name__).splitlines()[0]
+        return WorkerLostError(step, consistent=not bool(self._updating.numpy()), reason=reason)
+
+    def _inputs(self, chunk: list[Batch]) -> Batch:
+        """Images and labels of all steps, divided among replicas."""
+        labels = []
+        for batch in chunk:
+            values = batch["labels"]
+            if "partners" in batch:
+                classes = self.supernet.space.classes
+                values = mixed_targets(values, batch["partners"], batch["shares"], classes)
+            labels.append(np.asarray(values))
+        images = [np.asarray(batch["images"]) for batch in chunk]
+        missing = self._steps_per_call - len(chunk)
+        stacked = {
+            name: np.stack([*rows, *[rows[-1]] * missing])
+            for name, rows in (("images", images), ("labels", labels))
+        }
+        return self.layout.distribute(stacked, axis=1)
+
+    # The traced step ---------------------------------------------------------------------
+
+    def _program(self, plans: Sequence[Sequence[Term]]) -> Any:
+        keys = {tuple((t.name, t.role, t.weight, self._fixed(t)) for t in terms) for terms in plans}
+        require(len(keys) == 1, "rule", "one whose terms are the same in every step", keys)
+        (key,) = keys
+        if key not in self._programs:
+            terms = plans[0]
+            self._programs[key] = tf.function(
+                lambda *arguments: self._run(terms, *arguments), autograph=False
+            )
+        return self._programs[key]
+
+    def _run(
+        self,
+        terms: Sequence[Term],
+        images: Any,
+        labels: Any,
+        tables: Any,
+        resolutions: Any,
+        step: Any,
+        count: Any,
+        stop: Any,
+    ) -> dict[str, Any]:
+        """`count` steps; losses by name, `(steps_per_call,)` each."""
+        varying = sum(not term.recurs for term in terms)
+
+        def one(position: Any) -> dict[str, Any]:
+            at = tables[position], resolutions[position]
+            sizes = [[rows[number] for number in range(varying)] for rows in at]
+            inputs = images, labels, *sizes, step + position, position, stop
+            return self._distributed_step(terms, *inputs)
+
+        if self._steps_per_call == 1:
+            return {name: value[None] for name, value in one(0).items()}
+        names = [term.name for term in terms] + [_STOP]
+        dtype = self.supernet.variable_dtype
+        arrays = [tf.TensorArray(dtype, self._steps_per_call, name=name) for name in names]
+
+        def body(position: Any, arrays: list[Any]) -> tuple[Any, list[Any]]:
+            losses = one(position)
+            return position + 1, [
+                array.write(position, tf.cast(losses[name], dtype))
+                for name, array in zip(names, arrays, strict=True)
+            ]
+
+        _, arrays = tf.while_loop(
+            lambda position, _: position < count, body, (0, arrays), parallel_iterations=1
+        )
+        return {name: array.stack() for name, array in zip(names, arrays, strict=True)}
 
     def _distributed_step(
         self,
@@ -130,134 +233,41 @@ class TensorflowLoop(Loop):
         tables: Any,
         resolutions: Any,
         step: Any,
+        position: Any,
+        stop: Any,
     ) -> dict[str, Any]:
         def replica_step(images: Any, labels: Any) -> dict[str, Any]:
-            gradients, losses = self.gradients(terms, images, labels, tables, resolutions, step)
+            gradients, losses = self.gradients(
+                terms, images[position], labels[position], tables, resolutions, step
+            )
             pairs = zip(gradients, self._variables, strict=True)
-            dense = [tf.zeros_like(v.value) if g is None else g for g, v in pairs]
-            self.optimizer.apply(dense, self._variables)
-            return losses
+            self._update([tf.zeros_like(v.value) if g is None else g for g, v in pairs])
+            return {**losses, _STOP: tf.identity(stop)}
 
-        losses = self.strategy.run(replica_step, args=(images, labels))
+        if self._jit_compile:
+            replica_step = tf.function(replica_step, autograph=False, jit_compile=True)
+        losses = self.layout.strategy.run(replica_step, args=(images, labels))
         return {
-            role: self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
-            for role, value in losses.items()
+            name: self.layout.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+            for name, value in losses.items()
         }
 
-    def gradients(
-        self,
-        terms: Sequence[Term],
-        images: Any,
-        labels: Any,
-        tables: Any,
-        resolutions: Any,
-        step: Any,
-    ) -> tuple[Gradients, dict[str, Any]]:
-        """Sum of the terms' gradients on this replica, and their losses by name.
-
-        Args:
-            terms: of the step.
-            images: uint8 `(batch, height, width, channels)`.
-            labels: int `(batch,)`, or probabilities `(batch, classes)`.
-            tables: a size table for each term that does not recur.
-            resolutions: its resolution, int32.
-            step: int32 scalar.
-        """
-        images = to_input_range(images, self.supernet.compute_dtype)
-        total: Gradients = [None] * len(self._variables)
-        losses: dict[str, Any] = {}
-        outputs: dict[str, Any] = {}
-        if self.rule.teacher:
-            outputs["teacher"] = tf.stop_gradient(self.rule.teacher(images))
-        varying = iter(zip(tables, resolutions, strict=True))
-        for number, term in enumerate(terms):
-            mask = self._dropout_mask(term, images, step, number)
-            if term.recurs:
-                found = self._static_term(term, images, labels, outputs, mask)
-            else:
-                compute = self._varying_term(term)
-                found = compute(images, labels, outputs, mask, *next(varying))
-            loss, logits, gradients = found
-            total = _add(total, gradients)
-            losses[term.name] = loss
-            if term.recurs:
-                outputs[term.role] = tf.stop_gradient(logits)
-            # The next child starts when this one's activations are gone. The sums wait for the
-            # gradients; an edge from the call of a traced child waits for its variable reads only.
-            with tf.control_dependencies([g for g in total if g is not None]):
-                images = tf.identity(images)
-        return total, losses
-
-    def _dropout_mask(self, term: Term, images: Any, step: Any, number: int) -> Any:
-        """Keep-mask of a regularized term, `(batch, largest width)`, scaled; else None."""
-        if self._dropout is None or not self.rule.regularized(term.role):
-            return None
-        rate = self._dropout.rate
-        # A function of (seed, step, term); a replica takes its rows of the global mask.
-        key = tf.stack([self._seed % 2**31, step * 64 + number])
-        shape = [self._batch_size, self._dropout.channels]
-        mask = tf.cast(tf.random.stateless_uniform(shape, key) >= rate, images.dtype) / (1 - rate)
-        rows = tf.shape(images)[0]
+    def _update(self, gradients: list[Any]) -> None:
+        """Applies the gradients of all replicas once."""
+        if self.layout.replicas == 1:
+            self.optimizer.apply(self.clipped(gradients), self._variables)
+            return
         context = tf.distribute.get_replica_context()
-        start = (context.replica_id_in_sync_group if context else 0) * rows
-        return mask[start : start + rows]
-
-    def _loss(self, term: Term, logits: Any, labels: Any, outputs: dict[str, Any]) -> Any:
-        per_example = self.rule.loss(term.role, logits, labels, outputs)
-        return term.weight * tf.reduce_sum(per_example) / self._batch_size
-
-    def _l2(self, term: Term, **child: Any) -> Any:
-        """The L2 term; each replica adds its share."""
-        if not self._weight_decay or not self.rule.regularized(term.role):
-            return 0.0
-        norm = self.supernet.half_square_norm(**child)
-        return term.weight * self._weight_decay * norm / self.strategy.num_replicas_in_sync
-
-    def _static_term(
-        self, term: Term, images: Any, labels: Any, outputs: dict[str, Any], mask: Any
-    ) -> tuple[Any, Any, Gradients]:
-        images = resize(images, term.genotype["resolution"])
-        with tf.GradientTape() as tape:
-            logits = self.supernet.run(images, term.genotype, dropout_mask=mask)
-            loss = self._loss(term, logits, labels, outputs)
-            loss += self._l2(term, genotype=term.genotype)
-        return loss, logits, tape.gradient(loss, [v.value for v in self._variables])
-
-    def _varying_term(self, term: Term) -> Any:
-        """One trace for all terms of a role, whatever their sizes."""
-        key = (term.role, term.weight, self._fixed(term))
-        if key not in self._varying:
-            self._varying[key] = tf.function(
-                lambda *arguments: self._table_term(term, *arguments), autograph=False
-            )
-        return self._varying[key]
-
-    def _table_term(
-        self,
-        term: Term,
-        images: Any,
-        labels: Any,
-        outputs: dict[str, Any],
-        mask: Any,
-        table: Any,
-        resolution: Any,
-    ) -> tuple[Any, Any, Gradients]:
-        if self._mode == "masked":
-            images = resize(images, term.genotype["resolution"])
-        else:
-            rows, columns = (self._resize_matrix(n, resolution) for n in images.shape[1:3])
-            images = resize_by(images, rows, columns)
-        with tf.GradientTape() as tape:
-            logits = self.supernet.run_table(images, table, self._mode, dropout_mask=mask)
-            loss = self._loss(term, logits, labels, outputs)
-            loss += self._l2(term, table=table)
-        return loss, logits, tape.gradient(loss, [v.value for v in self._variables])
-
-    def _resize_matrix(self, source: int, resolution: Any) -> Any:
-        """`resize_matrix(source, resolution)` for a resolution known when the graph runs."""
-        choices = self.supernet.space.resolutions
-        stacked = np.zeros((len(choices), max(choices), source), np.float32)
-        for position, choice in enumerate(choices):
-            stacked[position, :choice] = resize_matrix(source, choice)
-        position = tf.argmax(tf.equal(choices, resolution), output_type=tf.int32)
-        return tf.constant(stacked)[position, :resolution]
+        summed = self.clipped(context.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+        # The optimizer sums over replicas once more, but only sums can be clipped.
+        shares = [gradient / self.layout.replicas for gradient in summed]
+        if self.layout.workers == 1:
+            self.optimizer.apply(shares, self._variables)
+            return
+        with tf.control_dependencies(shares):
+            begun = self._updating.assign(True)
+        with tf.control_dependencies([begun]):
+            self.optimizer.apply([tf.identity(share) for share in shares], self._variables)
+        changed = [*self._variables, *self.optimizer.variables]
+        with tf.control_dependencies([tf.identity(variable.value) for variable in changed]):
+            self._updating.assign(False)

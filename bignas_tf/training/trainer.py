@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tqdm
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.masked_evaluation import child_evaluator
@@ -20,11 +19,12 @@ from bignas_tf.spaces import MBConvSpace
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.interruptions import Interruptions
-from bignas_tf.training.logs import JsonlLog, ScalarLog, run_record, write_json
+from bignas_tf.training.logs import RunLogs, run_record, write_json
+from bignas_tf.training.loop import WorkerLostError
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import POLICIES, Recipe
 from bignas_tf.training.rule import Rule, SandwichRule
-from bignas_tf.training.run_data import load_run_data
+from bignas_tf.training.run_data import list_bad_images, load_run_data
 from bignas_tf.training.schedules import build_schedule
 from bignas_tf.training.state import (
     averaged,
@@ -37,7 +37,9 @@ from bignas_tf.training.state import (
 
 LOG_EVERY = 10
 # What may differ when a run is resumed: how long it runs and how often it looks.
-RESUMABLE = ("epochs", "data", "evaluate_every", "checkpoint_every", "calibration_images")
+RESUMABLE = (
+    "epochs", "data", "on_bad_image", "evaluate_every", "checkpoint_every", "calibration_images",
+)  # fmt: skip
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -65,8 +67,8 @@ class Trainer:
         workdir: folder of the run: checkpoints/, log.jsonl, tensorboard/, run.json.
         data: source that replaces the recipe's.
         command: recorded in run.json.
-        strategy: a `tf.distribute.Strategy`, or None for one device; TensorFlow only.
-        loop_options: of the backend's loop, such as `steps_per_call` of `JaxLoop`.
+        loop_options: of the backend's loop, such as `steps_per_call` or the `strategy` of
+            `TensorflowLoop`; and `synchronized`, of `Supernet`.
 
     Raises:
         CheckpointError: if the folder holds a run of another space, recipe or data.
@@ -80,9 +82,10 @@ class Trainer:
         *,
         data: str | None = None,
         command: list[str] | None = None,
-        strategy: Any = None,
         loop_options: Mapping[str, Any] | None = None,
     ):
+        options = dict(loop_options or {})
+        strategy = options.get("strategy")
         self.recipe = recipe
         self.workdir = _writable_folder(workdir)
         self.manager = CheckpointManager(self.workdir / "checkpoints")
@@ -98,6 +101,7 @@ class Trainer:
                 self.space,
                 seed=recipe.seed,
                 zero_gamma=recipe.zero_gamma,
+                synchronized=options.pop("synchronized", True),
                 dtype=POLICIES[recipe.precision],
             )
             self.schedule = build_schedule(
@@ -111,25 +115,26 @@ class Trainer:
             **{option: getattr(recipe, option) for option in (*options_of_rule, "sandwich")},
             teacher=teacher or None,
         )
-        options = dict(loop_options or {})
-        if strategy is not None:
-            options["strategy"] = strategy
         self.loop = _loop_class()(
             self.supernet,
             rule,
             self.optimizer,
             batch_size=recipe.batch_size,
             weight_decay=recipe.weight_decay,
+            clip_norm=recipe.clip_norm,
+            clip_value=recipe.clip_value,
             seed=recipe.seed,
             **options,
         )
         self.interrupted = False
         self.step = self._restore()
+        self.loop.require_same("step", self.step)
         if not self.step and recipe.init_from:
             initialize_from(self.supernet, recipe.init_from)
-        self._record(command or sys.argv, rule, options)
+        if self.loop.is_chief:
+            self._record(command or sys.argv, rule)
 
-    def _record(self, command: list[str], rule: Rule, options: Mapping[str, Any]) -> None:
+    def _record(self, command: list[str], rule: Rule) -> None:
         """Writes run.json; a resumed run keeps the record of how it was started."""
         path = self.workdir / "run.json"
         record = run_record(command, {"run": self.recipe.seed}, self.recipe.to_json())
@@ -137,11 +142,12 @@ class Trainer:
             first = json.loads(path.read_text(encoding="utf-8"))
             kept = ("started", "command", "versions", "threads", "machine")
             again = {key: record[key] for key in kept}
+            again["loop"] = self.loop.describe()
             resumed = [*first.get("resumed", []), {"step": self.step, **again}]
             write_json(path, {**first, "recipe": record["recipe"], "resumed": resumed})
             return
         record["rule"] = rule.config()
-        record["loop"] = {name: value for name, value in options.items() if name != "strategy"}
+        record["loop"] = self.loop.describe()
         record["data"] = {
             "source": self.data.source.name,
             "fingerprint": self.data.source.fingerprint,
@@ -167,6 +173,8 @@ class Trainer:
     def save(self) -> Path:
         """Writes a checkpoint of the present step."""
         self.loop.publish()
+        if line := list_bad_images(self.data.source, self.workdir):
+            print(f"\n{line}", file=sys.stderr)
         return self.manager.save(self.step, pack(self.supernet, self.optimizer), self._metadata())
 
     def _restore(self) -> int:
@@ -208,21 +216,23 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: if a loss is not finite; the last checkpoint stays.
+            WorkerLostError: if another worker is lost; a checkpoint is saved if it can be.
             BrokenImageError: if an image cannot be read; a checkpoint is saved first.
         """
         last = min(self.total_steps, stop_after or self.total_steps)
         chunks = self.loop.chunks(self.plan, self.step, last)
         every = self.plan.steps_per_epoch * self.recipe.checkpoint_every
-        log = JsonlLog(self.workdir / "log.jsonl", resume_step=self.step)
-        scalars = ScalarLog(self.workdir / "tensorboard")
-        bar = tqdm.tqdm(
-            total=self.total_steps, initial=self.step, unit="step", desc=self.recipe.name
+        logs = RunLogs(
+            self.workdir, self.recipe.name, self.step, self.total_steps, not self.loop.is_chief
         )
-        with Interruptions() as interrupted, log, bar:
-            sound = True
+        with Interruptions() as interrupted, logs:
+            sound, saves = True, self.loop.is_chief
             try:
                 mark, mark_time = self.step, time.monotonic()
-                while self.step < last and not interrupted():
+                while self.step < last and not self.loop.stopped:
+                    if interrupted():
+                        self.loop.stop()
+                        continue
                     chunk = next(chunks)
                     sound = False  # a step cut short may have changed some weights only
                     steps = self.loop.train(chunk, self.step)
@@ -232,31 +242,31 @@ class Trainer:
                     for losses in steps:
                         _check_finite(losses, self.step)
                         self.step += 1
-                        bar.update()
+                        logs.bar.update()
                         if self.step % LOG_EVERY == 0 or self.step == last:
-                            self._log(log, scalars, bar, losses, rate)
+                            self._log(logs, losses, rate)
                             mark, mark_time = end, now
                     sound = True
                     pause = time.monotonic()
                     if self.step % self.plan.steps_per_epoch == 0:
-                        self._end_epoch(log, scalars, bar)
-                    if self.step % every == 0:
+                        self._end_epoch(logs)
+                    if self.step % every == 0 and saves:
                         self.save()
                     mark_time += time.monotonic() - pause  # the rate is that of training
+            except WorkerLostError as error:
+                self.step, sound, saves = error.step, error.consistent, True
+                raise
             finally:
-                scalars.close()
-                if sound and self._unsaved():
+                if sound and saves and self._unsaved():
                     self.save()
-        self.interrupted = interrupted()
+        self.interrupted = self.loop.stopped
         return self.step
 
     def _unsaved(self) -> bool:
         latest = self.manager.latest()
         return latest is None or latest.stem != f"step_{self.step:08d}"
 
-    def _log(
-        self, log: JsonlLog, scalars: ScalarLog, bar: Any, losses: dict[str, float], rate: float
-    ) -> None:
+    def _log(self, logs: RunLogs, losses: dict[str, float], rate: float) -> None:
         values = {
             "loss": sum(losses.values()),
             **{f"loss/{name}": value for name, value in losses.items()},
@@ -264,12 +274,12 @@ class Trainer:
             "images_per_second": rate,
         }
         epoch = self.step / self.plan.steps_per_epoch
-        log.write({"step": self.step, "epoch": epoch, **values})
-        scalars.write(self.step, values)
+        logs.write(self.step, epoch, values)
         shown = {name: f"{value:.3f}" for name, value in losses.items()}
-        bar.set_postfix({"epoch": f"{epoch:.1f}", "img/s": f"{rate:.0f}", **shown}, refresh=False)
+        postfix = {"epoch": f"{epoch:.1f}", "img/s": f"{rate:.0f}", **shown}
+        logs.bar.set_postfix(postfix, refresh=False)
 
-    def _end_epoch(self, log: JsonlLog, scalars: ScalarLog, bar: Any) -> None:
+    def _end_epoch(self, logs: RunLogs) -> None:
         """Evaluates the biggest and the smallest child, where the recipe asks for it."""
         epoch = self.step // self.plan.steps_per_epoch
         every = self.recipe.evaluate_every
@@ -281,10 +291,9 @@ class Trainer:
         ends = {"biggest": self.space.biggest(), "smallest": self.space.smallest()}
         scores = evaluator.score(list(ends.values()))
         values = {f"accuracy/{name}": s["accuracy"] for name, s in zip(ends, scores, strict=True)}
-        log.write({"step": self.step, "epoch": epoch, **values})
-        scalars.write(self.step, values)
+        logs.write(self.step, epoch, values)
         shown = ", ".join(f"{name} {value:.2%}" for name, value in values.items())
-        bar.write(f"epoch {epoch}: {shown} (held-out training images, calibrated)")
+        logs.bar.write(f"epoch {epoch}: {shown} (held-out training images, calibrated)")
 
 
 def _loop_class() -> Any:

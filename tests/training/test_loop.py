@@ -1,5 +1,4 @@
 import dataclasses
-import types
 
 import keras
 import numpy as np
@@ -340,18 +339,6 @@ def test_a_step_gives_the_loss_of_every_child_by_name(traced):
     for _, _, _, losses, _ in history:
         assert list(losses) == ["biggest", "smallest", "random1", "random2"]
         assert all(type(loss) is float and loss > 0 for loss in losses.values())
-
-
-def test_several_replicas_are_refused_before_anything_is_traced():
-    two = types.SimpleNamespace(num_replicas_in_sync=2)
-    with pytest.raises(ValueError, match="`strategy` must be one of a single .*2 replicas"):
-        TensorflowLoop(
-            Supernet(TINY),
-            SandwichRule(TINY),
-            keras.optimizers.SGD(),
-            batch_size=BATCH,
-            strategy=two,
-        )
 
 
 def test_the_biggest_child_is_taught_by_what_the_rules_teacher_says_of_the_images(eager):

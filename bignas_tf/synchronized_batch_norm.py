@@ -1,0 +1,85 @@
+"""Batch normalization by the statistics of the global batch, under tf.distribute.
+
+Statistics are gathered and combined, so that they do not depend on how the batch is divided but
+for rounding. TensorFlow refuses these collectives in a branch of `tf.cond`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def replicas() -> int:
+    """Replicas that run the present function in sync; 1 outside of `strategy.run`."""
+    context = tf.distribute.get_replica_context()
+    return context.num_replicas_in_sync if context else 1
+
+
+def _summed(values: Any) -> Any:
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def _gathered(values: Any) -> Any:
+    """`(n,)` of every replica, `(replicas, n)`: a sum to which each adds a row of its own."""
+    context = tf.distribute.get_replica_context()
+    number = context.replica_id_in_sync_group
+    own = tf.one_hot(number, context.num_replicas_in_sync, dtype=values.dtype)
+    return _summed(own[:, None] * values[None])
+
+
+def _column_sums(x: Any) -> Any:
+    """Sums over all axes but the last, as a product with ones: one run over the memory."""
+    rows = tf.reshape(x, (-1, tf.shape(x)[-1]))
+    return tf.matmul(tf.ones((1, tf.shape(rows)[0]), x.dtype), rows)[0]
+
+
+def _global_moments(x: Any) -> tuple[Any, Any, Any]:
+    """Count, mean and population variance per channel over the rows of all replicas.
+
+    Reference:
+        Chan et al., "Updating formulae and a pairwise algorithm for computing sample
+        variances", 1979.
+    """
+    own = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), x.dtype)
+    mean = _column_sums(x) / own
+    squares = _column_sums(tf.math.squared_difference(x, mean))
+    found = _gathered(tf.concat([own[None], mean, squares], axis=0))
+    counts, means, squares = tf.split(found, [1, tf.size(mean), tf.size(mean)], axis=1)
+    count = tf.reduce_sum(counts)
+    mean = tf.reduce_sum(counts * means, axis=0) / count
+    between = counts * tf.math.squared_difference(means, mean)
+    variance = tf.reduce_sum(squares + between, axis=0) / count
+    return count, mean, variance
+
+
+def normalize_by_global_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    """Batch normalization with the statistics of all replicas' rows.
+
+    Args:
+        x: `(batch, height, width, channels)`, the rows of this replica.
+        gamma: `(channels,)`.
+        beta: `(channels,)`.
+        epsilon: added to the variance.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+
+    @tf.custom_gradient
+    def run(x: Any, gamma: Any, beta: Any) -> Any:
+        count, mean, variance = _global_moments(x)
+        inverse = tf.math.rsqrt(variance + epsilon)
+
+        def gradient(dy: Any) -> Any:
+            normalized = (x - mean) * inverse
+            d_gamma, d_beta = _column_sums(dy * normalized), _column_sums(dy)
+            sums = _summed(tf.concat([d_gamma, d_beta], axis=0))
+            along, constant = tf.split(sums / count, 2)
+            return gamma * inverse * (dy - constant - normalized * along), d_gamma, d_beta
+
+        return (x - mean) * inverse * gamma + beta, gradient
+
+    # Values, not variables: a custom gradient would have to name those.
+    return run(x, tf.identity(gamma), tf.identity(beta))

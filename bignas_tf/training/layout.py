@@ -1,0 +1,129 @@
+"""Device layouts of the TensorFlow loop: one device, those of a host, or of several workers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bignas_tf.checks import require, require_choice, require_int
+
+STRATEGIES = ("one_device", "mirrored", "multi_worker")
+_TF_CONFIG = (
+    'set for a multi_worker strategy, such as {"cluster": {"worker": ["host0:2222", '
+    '"host1:2222"]}, "task": {"type": "worker", "index": 0}}, with another index on each worker'
+)
+
+
+def build_strategy(name: str, replicas: int | None = None) -> tf.distribute.Strategy | None:
+    """Builds a strategy; call it before TensorFlow runs anything.
+
+    Args:
+        name: "one_device"; "mirrored", on all devices of this host; or "multi_worker", on those
+            of all workers that the environment variable TF_CONFIG names.
+        replicas: of a mirrored strategy on a host without accelerators, which then divides its
+            CPU; None for 1.
+
+    Returns:
+        The strategy, or None for TensorFlow's default one of one device.
+
+    Raises:
+        ValueError: for an unknown name, replicas where they cannot be chosen, or no or a wrong
+            TF_CONFIG.
+    """
+    require_choice("strategy", name, STRATEGIES)
+    gpus = tf.config.list_physical_devices("GPU")
+    if replicas is not None:
+        ok = name == "mirrored" and not gpus
+        require(ok, "replicas", "left out unless a mirrored strategy runs on CPU", replicas)
+        require_int("replicas", replicas)
+    if name == "one_device":
+        return None
+    if name == "multi_worker":
+        _check_cluster(os.environ.get("TF_CONFIG"))
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if gpus:
+        return tf.distribute.MirroredStrategy()
+    count = replicas or 1
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * count
+    )
+    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
+
+
+def _check_cluster(text: str | None) -> None:
+    try:
+        config = json.loads(text or "")
+        workers, task = config["cluster"]["worker"], config["task"]
+        ok = task["type"] == "worker" and 0 <= task["index"] < len(workers)
+    except (ValueError, KeyError, TypeError):
+        ok = False
+    require(ok, "TF_CONFIG", _TF_CONFIG, text)
+
+
+class Layout:
+    """Who trains on which rows of a batch.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`, or None for the current one.
+
+    Attributes:
+        strategy: the strategy.
+        replicas: of all workers.
+        workers: processes that train together.
+        worker: number of this process among them; 0 logs and saves.
+    """
+
+    def __init__(self, strategy: Any = None):
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.replicas = self.strategy.num_replicas_in_sync
+        resolver = getattr(self.strategy, "cluster_resolver", None)
+        self.workers, self.worker = 1, 0
+        if resolver and "worker" in resolver.cluster_spec().as_dict():
+            self.workers = len(resolver.cluster_spec().as_dict()["worker"])
+            self.worker = resolver.task_id
+
+    def rows(self, batch_size: int) -> slice:
+        """The rows of a batch that this worker trains on."""
+        share = batch_size // self.workers
+        return slice(self.worker * share, (self.worker + 1) * share)
+
+    def distribute(self, arrays: Mapping[str, np.ndarray], axis: int = 0) -> dict[str, Any]:
+        """Divides this worker's rows, along `axis`, among its replicas."""
+        if self.replicas == 1:
+            return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+        local = self.replicas // self.workers
+
+        def part(array: np.ndarray) -> Any:
+            parts = iter(np.split(np.asarray(array), local, axis))
+            return self.strategy.experimental_distribute_values_from_function(
+                lambda context: tf.convert_to_tensor(next(parts))
+            )
+
+        return {name: part(array) for name, array in arrays.items()}
+
+    def of_all_workers(self, value: int) -> list[int]:
+        """A number of each worker, in their order, on every worker."""
+        if self.workers == 1:
+            return [value]
+        local = self.replicas // self.workers
+
+        def gathered() -> Any:
+            context = tf.distribute.get_replica_context()
+            worker = context.replica_id_in_sync_group // local
+            own = tf.one_hot(worker, self.workers, dtype=tf.int64) * value
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+        found = tf.function(lambda: self.strategy.run(gathered), autograph=False)()
+        summed = self.strategy.experimental_local_results(found)[0].numpy()
+        return (summed // local).tolist()
+
+    def describe(self) -> dict[str, Any]:
+        """As run.json says it."""
+        name = type(self.strategy).__name__
+        return {"strategy": name, "replicas": self.replicas, "workers": self.workers}

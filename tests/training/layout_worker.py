@@ -1,0 +1,69 @@
+"""A process that trains a tiny run on a device layout; for tests.
+
+Its arguments: a JSON object with `strategy`, `replicas`, `workdir`, `recipe` (fields of the recipe)
+and options of the loop. TF_CONFIG says which worker it is.
+"""
+
+import json
+import os
+import sys
+
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+os.environ["TF_NUM_INTEROP_THREADS"] = "2"
+
+
+def main(settings):
+    from bignas_tf.training.layout import build_strategy
+
+    strategy = build_strategy(settings.pop("strategy"), settings.pop("replicas", None))
+    import bignas_tf.training.trainer as trainer_module
+    from bignas_tf.blocks import SqueezeExcitation
+    from bignas_tf.spaces import SPACES, MBConvSpace, Stage
+    from bignas_tf.training.recipe import Recipe
+    from bignas_tf.training.trainer import Trainer
+
+    space = MBConvSpace(
+        name="tiny",
+        resolution_choices=(6, 8),
+        stem_widths=(4,),
+        stem_strides=1,
+        stages=(
+            Stage((4, 8), (1, 2), (3, 5), (2,), 2, SqueezeExcitation(divisor=2)),
+            Stage((8,), (1, 3), (3,), (2,), 1),
+        ),
+        head_widths=(8,),
+        dropout=0.3,
+        classes=10,
+        input_channels=1,
+    )
+    SPACES["tiny"] = lambda: space
+    trainer_module.LOG_EVERY = 1
+    recipe = Recipe(
+        name="tiny",
+        space="tiny",
+        data="digits",
+        image_size=8,
+        epochs=1,
+        batch_size=24,
+        optimizer={"kind": "sgd", "momentum": 0.9},
+        schedule={"kind": "cosine", "initial": 0.2, "warmup_epochs": 0.1},
+        augmentation={"shift": 1, "flip": True, "mixup": 0.2},
+        label_smoothing=0.1,
+        weight_decay=1e-3,
+        zero_gamma=False,
+        held_out=958,  # 480 are left: 20 steps an epoch
+        calibration_images=100,
+        evaluate_every=1,
+    )
+    workdir, stop_after = settings.pop("workdir"), settings.pop("stop_after", None)
+    trainer = Trainer(
+        recipe.replace(**settings.pop("recipe", {})),
+        workdir,
+        loop_options={**settings, "strategy": strategy},
+    )
+    trainer.run(stop_after)
+    print("trained", trainer.step, flush=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
