@@ -10,6 +10,9 @@ with the same weights only (docs/search.md).
 and evolution (mutation and crossover of the best under each budget) share --evaluations among
 the budgets; nsga2 searches the whole front of the --objectives below the largest budget.
 
+--workers=N evaluates in N processes of this machine, with the same result; --role=chief and
+--role=worker do it on many machines (docs/search.md). Equal --threads give equal numbers.
+
 Examples:
   bignas select --workdir=runs/cifar10 --budget=mmacs:3.4,5,7,10 --names=s,m,l,xl
   bignas select --workdir=runs/cifar10 --budget=mmacs:5,10 --strategy=nsga2 --evaluations=200
@@ -18,19 +21,25 @@ Examples:
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 from bignas_tf.backend import add_backend
 from bignas_tf.commands.run_folder import add_workdir
-from bignas_tf.search.run_search import STRATEGIES, SearchOptions, search_run
+from bignas_tf.commands.worker_arguments import add_workers, chief_of, set_threads
+from bignas_tf.search.run_search import (
+    STRATEGIES,
+    SearchOptions,
+    evaluate_for_chief,
+    search_run,
+)
+from bignas_tf.search.worker import check_worker
 
 
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     add_workdir(parser)
-    parser.add_argument(
-        "--budget", required=True, help="metric and limits: mmacs:5,8,12 or params_m:0.2,0.3"
-    )
+    parser.add_argument("--budget", help="metric and limits: mmacs:5,8,12 or params_m:0.2,0.3")
     parser.add_argument(
         "--at_least",
         type=float,
@@ -68,6 +77,7 @@ def add_arguments(parser: Any) -> None:
         "--objectives",
         help="of nsga2; default: accuracy:max and the metrics of the budgets, such as mmacs:min",
     )
+    add_workers(parser)
     add_backend(parser)
 
 
@@ -75,12 +85,24 @@ def main(arguments: Any) -> None:
     """Runs the command."""
     from bignas_tf.commands.run_folder import load_run, recorded
 
+    if arguments.role == "worker":
+        check_worker(os.environ)
+        set_threads(arguments)
+        evaluate_for_chief(*load_run(arguments))
+        return
     fields = [field.name for field in dataclasses.fields(SearchOptions)]
     options = SearchOptions(**{name: getattr(arguments, name) for name in fields})
+    chief = chief_of(arguments)
+    set_threads(arguments)
     trained, data = load_run(arguments)
     with recorded(arguments, {"search": options.seed}, trained):
         selected = search_run(
-            trained, data, options, arguments.workdir, overwrite=arguments.overwrite
+            trained,
+            data,
+            options,
+            arguments.workdir,
+            overwrite=arguments.overwrite,
+            chief=chief,
         )
     for chosen in selected:
         print(

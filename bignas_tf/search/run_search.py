@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,20 +19,24 @@ from bignas_tf.checks import require, require_choice
 from bignas_tf.files import read_json, write_json
 from bignas_tf.search.budget import Budget, parse_budgets
 from bignas_tf.search.coarse_to_fine import CoarseToFine
-from bignas_tf.search.evaluator import Evaluator
+from bignas_tf.search.evaluator import Evaluator, Points
 from bignas_tf.search.evolution import Evolution
 from bignas_tf.search.nsga2 import NSGA2
 from bignas_tf.search.objective import Objective, parse_objectives
 from bignas_tf.search.random_search import RandomSearch
-from bignas_tf.search.select import POINTS, check_names, select
+from bignas_tf.search.select import POINTS, Search, check_names, select
 from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Space
 
 if TYPE_CHECKING:
+    from bignas_tf.data import Split
+    from bignas_tf.search.chief import Chief
     from bignas_tf.training.run_data import RunData
     from bignas_tf.training.state import Trained
 
 WEIGHTS = "weights.json"
+SPLIT = "held-out training"
+STATE_EVERY = 8  # results of workers
 STRATEGIES = ("coarse_to_fine", "random", "evolution", "nsga2")
 
 
@@ -115,6 +121,7 @@ def search_run(
     *,
     overwrite: bool = False,
     evaluator: Evaluator | None = None,
+    chief: Chief | None = None,
 ) -> list[dict[str, Any]]:
     """Searches the children of a run on its held-out images, or goes on with its search.
 
@@ -125,6 +132,8 @@ def search_run(
         workdir: folder of the run, whose `select` gets the search.
         overwrite: whether a search that is there is given up.
         evaluator: on the held-out images; None for a new one.
+        chief: of the workers that evaluate instead, which `evaluate_for_chief` makes; None
+            evaluates here.
 
     Returns:
         What `select` does.
@@ -132,31 +141,65 @@ def search_run(
     Raises:
         ValueError: if nothing is held out, or for a search of other weights or options.
     """
-    from bignas_tf.extract import weights_identity
-    from bignas_tf.masked_evaluation import child_evaluator
+    space, folder = trained.supernet.space, workdir / "select"
+    given: dict[str, Any] = {
+        "budgets": options.budgets(),
+        "strategy": options.new_strategy(space),
+        "names": options.children(),
+        "folder": folder,
+    }
+    identity = _identity(trained)
+    if chief is not None:
+        _held_out(trained, data)
+        run = functools.partial(_run_workers, chief, space, json.dumps(identity), **given)
+    else:
+        run = functools.partial(select, space, evaluator or _evaluator(trained, data), **given)
+    with _search_folder(folder, identity, overwrite):
+        return run()
 
+
+def _run_workers(
+    chief: Chief, space: Space, name: str, folder: Path, **given: Any
+) -> list[dict[str, Any]]:
+    points = Points(space, SPLIT, folder / POINTS)
+    search = Search(points, folder=folder, write_every=STATE_EVERY, **given)
+    return chief.run(search, name)
+
+
+def evaluate_for_chief(trained: Trained, data: RunData) -> None:
+    """Evaluates children of a run for the chief of its search until nothing is left.
+
+    Raises:
+        ValueError: if nothing is held out, or without KerasTuner's environment variables.
+    """
+    from bignas_tf.search.worker import work
+
+    evaluator = _evaluator(trained, data)
+    work(trained.supernet.space, evaluator, json.dumps(_identity(trained)))
+
+
+def _held_out(trained: Trained, data: RunData) -> Split:
     if data.held_out is None:
         raise ValueError(
             "`held_out` of the recipe must be positive for a selection. Received: "
             f"{trained.recipe.held_out}"
         )
-    space = trained.supernet.space
-    strategy = options.new_strategy(space)
-    if evaluator is None:
-        evaluator = child_evaluator(trained.supernet, data.calibration, data.held_out)
+    return data.held_out
+
+
+def _evaluator(trained: Trained, data: RunData) -> Evaluator:
+    from bignas_tf.masked_evaluation import child_evaluator
+
+    held_out = _held_out(trained, data)
+    return child_evaluator(trained.supernet, data.calibration, held_out, SPLIT)
+
+
+def _identity(trained: Trained) -> dict[str, Any]:
+    from bignas_tf.extract import weights_identity
+
     # Retraining gives the same name again: it is for people.
     checksum = weights_identity(trained.supernet.weight_arrays())
-    identity = {"checkpoint": trained.path.name, "crc32": checksum}
-    folder = workdir / "select"
-    with _search_folder(folder, identity, overwrite):
-        return select(
-            space,
-            evaluator,
-            options.budgets(),
-            strategy=strategy,
-            folder=folder,
-            names=options.children(),
-        )
+    return {"checkpoint": trained.path.name, "crc32": checksum}
 
 
 def _check_weights(folder: Path, identity: dict[str, Any]) -> None:

@@ -1,0 +1,98 @@
+"""The arguments of `bignas select` that say which processes evaluate."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from bignas_tf.checks import require, require_int
+from bignas_tf.search.chief import Chief
+from bignas_tf.search.packages import search_package
+from bignas_tf.search.worker import address
+
+ROLES = ("chief", "worker")
+
+
+def add_workers(parser: Any) -> None:
+    """Adds --workers, --threads, --port and --role."""
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes of this machine that evaluate"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads of an operation in each process (default: the cores divided by "
+        "--workers); the last digits of an accuracy depend on it",
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="for --workers (default: one that is free)"
+    )
+    parser.add_argument(
+        "--role",
+        choices=ROLES,
+        help="a chief for workers on other machines, or one of them; where the chief is say "
+        "KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, a worker's name KERASTUNER_TUNER_ID",
+    )
+
+
+def chief_of(arguments: Any) -> Chief | None:
+    """The chief that the arguments ask for; None if this process is to evaluate.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+        ModuleNotFoundError: if KerasTuner is needed and not installed.
+    """
+    require_int("workers", arguments.workers)
+    if arguments.role is None and arguments.workers == 1:
+        return None
+    search_package("keras_tuner", "A search with many workers")
+    if arguments.role is None:
+        return Chief(
+            port=arguments.port, workers=arguments.workers, command=_worker_command(arguments)
+        )
+    require(arguments.workers == 1, "workers", "left out with --role", arguments.workers)
+    require(arguments.port == 0, "port", "left out with --role", arguments.port)
+    ip, port = address(os.environ)
+    return Chief(ip, port)
+
+
+def set_threads(arguments: Any) -> None:
+    """Limits the threads of TensorFlow's operations, before it computes anything.
+
+    Raises:
+        ValueError: for a number that cannot be, or with JAX, which has no such limit.
+    """
+    threads = arguments.threads
+    if threads is None:
+        return
+    require_int("threads", threads)
+    require(arguments.backend == "tensorflow", "threads", "left out with --backend=jax", threads)
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+def _worker_command(arguments: Any) -> list[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "bignas_tf.cli",
+        "select",
+        "--role=worker",
+        f"--workdir={arguments.workdir}",
+        f"--backend={arguments.backend}",
+    ]
+    if arguments.data:
+        command.append(f"--data={arguments.data}")
+    if arguments.backend == "tensorflow":
+        threads = arguments.threads or max(1, _cores() // arguments.workers)
+        command.append(f"--threads={threads}")
+    return command
+
+
+def _cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
