@@ -186,6 +186,12 @@ class AugmentationPolicy:
         found += ["crops"] if self.crop else []
         return (*found, *(["operations", "values"] if self.operations != NONE else []))
 
+    def device_draw_names(self) -> tuple[str, ...]:
+        """Returns the keys of the arrays that a step on a device needs, of labels mixed too."""
+        if self.on_host:
+            return ("shares",) if self.mixup else ()
+        return self.draw_names()
+
     def views(self, draws: Mapping[str, np.ndarray]) -> list[DrawnView] | None:
         """What `Split.read` has to do itself, before images are of one size.
 

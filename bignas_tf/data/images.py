@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from bignas_tf.data.errors import BrokenImageError
+from bignas_tf.machine import usable_cores
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 EMPTY = "the file is empty"
@@ -82,11 +83,7 @@ def in_parallel(function: Callable[[int], Any], count: int) -> None:
 @functools.cache
 def _pool() -> concurrent.futures.ThreadPoolExecutor:
     """Threads are enough: Pillow releases the interpreter lock while it computes."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return concurrent.futures.ThreadPoolExecutor(cores, "bignas-decode")
+    return concurrent.futures.ThreadPoolExecutor(usable_cores(), "bignas-decode")
 
 
 def fit(image: Image.Image, image_size: int, channels: int, view: View | None = None) -> np.ndarray:

@@ -55,7 +55,7 @@ def prepared_chunks(
         seed: of the rule's plans.
         steps: int, most steps of a chunk.
         resolutions: that the varying terms may have.
-        with_images: whether chunks carry their images, not augmented.
+        with_images: whether chunks carry their images, augmented only where a device cannot.
 
     Raises:
         BrokenImageError: if an image cannot be read.
@@ -70,9 +70,10 @@ def prepared_chunks(
         index = [plan.indices(step) for step in range(start, end)]
         inputs["index"] = np.asarray(index, np.int32)
         draws = [plan.draws(step) for step in range(start, end)]
-        inputs |= {name: np.stack([each[name] for each in draws]) for name in draws[0]}
+        names = plan.policy.device_draw_names()
+        inputs |= {name: np.stack([each[name] for each in draws]) for name in names}
         if with_images:
-            inputs["images"] = np.stack([plan.split.read(each) for each in index])
+            inputs["images"] = np.stack([_images(plan, step) for step in range(start, end)])
         # One shape for all chunks: a shorter one would compile again.
         missing = steps - (end - start)
         if missing:
@@ -93,6 +94,12 @@ def prepared_chunks(
                 start = end
             if ready:
                 yield ready.result()
+
+
+def _images(plan: BatchPlan, step: int) -> np.ndarray:
+    if plan.policy.on_host:
+        return plan.read(step)["images"]
+    return plan.split.read(plan.indices(step))
 
 
 def signature(terms: Sequence[Term]) -> tuple[Any, ...]:

@@ -22,7 +22,9 @@ def sharding(mesh: Mesh, *axes: str | None) -> NamedSharding:
 
 
 class DeviceData:
-    """The examples of a plan: on every device, or sent chunk by chunk where they are too large.
+    """The examples of a plan: on every device, or sent chunk by chunk.
+
+    Those are sent that are too large, or augmented by the host.
 
     Args:
         plan: which augmented examples each step trains on.
@@ -42,7 +44,8 @@ class DeviceData:
             statistics = mesh.devices.flat[0].memory_stats() or {}
             limit_mb = statistics.get("bytes_limit", 2**35) / 4e6
         images = plan.split.images
-        self.resident = images is not None and images.nbytes <= limit_mb * 1e6
+        fits = images is not None and images.nbytes <= limit_mb * 1e6
+        self.resident = fits and not plan.policy.on_host
         arrays = {"labels": plan.split.labels} | ({"images": images} if self.resident else {})
         self.arrays = jax.device_put(arrays, sharding(mesh))
 
@@ -77,7 +80,8 @@ class DeviceData:
         policy, index = self.plan.policy, inputs["index"]
         images = arrays["images"][index] if self.resident else inputs["images"]
         images = lax.with_sharding_constraint(images, sharding(self._mesh, "batch"))
-        images = augment(policy, images, inputs)
+        if not policy.on_host:
+            images = augment(policy, images, inputs)
         labels = arrays["labels"][index]
         if policy.mixup:
             labels = mixed_targets(labels, labels[::-1], inputs["shares"], self._classes)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from bignas_tf.data import DataError, Source, Split, hold_out, load_source
 from bignas_tf.data.augmentation import epoch_order
+from bignas_tf.files import read_json, write_json
 from bignas_tf.training.recipe import Recipe
 
 # Draws of held-out and calibration images never change with a run's seed, so that runs
@@ -43,7 +45,13 @@ def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
             f"`data` must be given for recipe '{recipe.name}', such as folder:PATH. Received: None"
         )
     space = recipe.build_space()
-    source = load_source(name, image_size=recipe.image_size, channels=space.input_channels)
+    source = load_source(
+        name,
+        image_size=recipe.image_size,
+        channels=space.input_channels,
+        on_bad_image=recipe.on_bad_image,
+        encoded=recipe.policy().crop > 0,
+    )
     train, held_out = source.train, None
     if recipe.held_out:
         most = len(train) - len(source.classes)
@@ -59,3 +67,19 @@ def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
     # Folders are sorted by class; statistics of a batch should be those of all classes.
     calibration = calibration.take(epoch_order(len(calibration), SPLIT_SEED, 0))
     return RunData(source, train, held_out, calibration)
+
+
+def list_bad_images(source: Source, workdir: Path) -> str | None:
+    """Adds the images that were skipped to bad_images.json, reasons by name.
+
+    Returns:
+        A line for people if there are new ones, else None.
+    """
+    path = workdir / "bad_images.json"
+    found = source.bad_images.reasons() if source.bad_images else {}
+    known = read_json(path) if path.is_file() else {}
+    new = sorted(set(found) - set(known))
+    if not new:
+        return None
+    write_json(path, dict(sorted({**known, **found}.items())))
+    return f"{len(new)} more images cannot be decoded, such as {new[0]}; all are in {path}"

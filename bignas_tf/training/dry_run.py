@@ -1,0 +1,201 @@
+"""What a run would do and cost, from a few of its steps; nothing is written into its folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bignas_tf import cost
+from bignas_tf.data.augmentation import epoch_order
+from bignas_tf.machine import usable_cores
+from bignas_tf.training.recipe import Recipe
+from bignas_tf.training.state import pack
+from bignas_tf.training.trainer import Trainer
+
+SAMPLE = 256  # images that are decoded to find broken ones, and that the reading is timed with
+TIMED_CALLS = 2
+
+
+def dry_run(
+    recipe: Recipe,
+    workdir: str | Path,
+    *,
+    data: str | None = None,
+    loop_options: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Loads the data, trains a few steps and forgets them.
+
+    Args:
+        recipe: of the run.
+        workdir: folder that the run would write to; it is not made.
+        data: source that replaces the recipe's.
+        loop_options: of `Trainer`.
+
+    Returns:
+        Text for people by subject: 'data', 'space', 'step', 'input', 'memory', 'disk', 'time'.
+
+    Raises:
+        DataError: for bad data, as the run would; `BrokenImageError` for a broken image among
+            a sample.
+        OSError: if `workdir` could not be written to, or its disk is too full.
+    """
+    place = _writable_place(Path(workdir))
+    with tempfile.TemporaryDirectory(prefix="bignas-dry-run-") as scratch:
+        trainer = Trainer(recipe, scratch, data=data, loop_options=loop_options)
+        found = {"disk": _disk(trainer, place), "data": _data(trainer), "space": _space(trainer)}
+        reading = _reading_rate(trainer)
+        first, later, waited = _steps(trainer)
+    batch, steps = recipe.batch_size, trainer.plan.steps_per_epoch
+    # What was read ahead while the first step was traced is gone after a few steps.
+    seconds = max(later, batch / reading)
+    found["step"] = (
+        f"the first call took {first:.1f} s with tracing, then {later:.3g} s a step: "
+        f"{batch / later:.0f} images/s, of which {waited:.1%} waited for data"
+    )
+    found["input"] = (
+        f"{reading:.0f} images/s are read and augmented by {usable_cores()} cores with nothing "
+        f"else to do; the steps use {batch / later:.0f}"
+    )
+    found["memory"] = ", ".join(
+        f"{name} {size / 2**20:.0f} MiB" for name, size in _memory().items()
+    )
+    total = seconds * steps * recipe.epochs
+    found["time"] = (
+        f"{_duration(seconds * steps)} an epoch of {steps} steps, {_duration(total)} for "
+        f"{recipe.epochs} epochs, without evaluations"
+    )
+    order = ("data", "space", "step", "input", "memory", "disk", "time")
+    return {subject: found[subject] for subject in order}
+
+
+def _writable_place(workdir: Path) -> Path:
+    """The folder itself, or the nearest above it that exists."""
+    place = workdir.absolute()
+    while not place.exists():
+        place = place.parent
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise NotADirectoryError(
+            f"`workdir` must be a folder that can be written to. Received: {workdir}"
+        )
+    return place
+
+
+def _data(trainer: Trainer) -> str:
+    """Counts, class balance, and whether a sample of the images can be decoded."""
+    data, source = trainer.data, trainer.data.source
+    sizes = np.bincount(source.train.labels, minlength=len(source.classes))
+    sample = epoch_order(len(data.train), trainer.recipe.seed, 0)[:SAMPLE]
+    for start in range(0, len(sample), 32):
+        data.train.read(sample[start : start + 32])
+    bad = len(source.bad_images) if source.bad_images else 0
+    where = "in memory" if data.train.images is not None else "decoded when read"
+    return (
+        f"{source.name}: {len(source.classes)} classes of {sizes.min()} to {sizes.max()} training "
+        f"images; {len(data.train)} to train on, {len(data.held_out) if data.held_out else 0} held "
+        f"out, {len(source.test)} to test; {where}; {bad} bad ones so far, "
+        f"{len(sample)} of them looked at"
+    )
+
+
+def _space(trainer: Trainer) -> str:
+    space = trainer.space
+    ends = [cost.count(genotype.spec()) for genotype in (space.smallest(), space.biggest())]
+    macs = " to ".join(f"{end.mmacs:.4g}" for end in ends)
+    params = " to ".join(f"{end.params / 1e6:.3g}" for end in ends)
+    terms = [
+        f"{term.name} {term.genotype['resolution']} px"
+        for term in trainer.loop.rule.plan(trainer.recipe.seed, 0)
+    ]
+    return (
+        f"{space.name}: {space.size():.3g} networks, {macs} MMACs, {params} M parameters; "
+        f"the first step trains {', '.join(terms)}"
+    )
+
+
+def _reading_rate(trainer: Trainer) -> float:
+    """Images per second that are read and augmented with nothing else to do."""
+    rows = slice(0, min(SAMPLE, trainer.recipe.batch_size))
+    start = time.perf_counter()
+    count = len(trainer.plan.read(0, rows)["labels"])
+    return count / (time.perf_counter() - start)
+
+
+def _steps(trainer: Trainer) -> tuple[float, float, float]:
+    """Seconds of the first call and of a later step, and the latter's share of waiting."""
+    calls = []
+    chunks = trainer.loop.chunks(trainer.plan, 0, trainer.total_steps)
+    step = 0
+    for _ in range(1 + TIMED_CALLS):
+        start = time.perf_counter()
+        chunk = next(chunks, None)
+        if chunk is None:
+            break  # a run of fewer steps
+        ready = time.perf_counter()
+        count = len(trainer.loop.train(chunk, step))
+        step += count
+        calls.append((ready - start, time.perf_counter() - start, count))
+    timed = calls[1:] or calls
+    seconds = sum(call[1] for call in timed)
+    waited = sum(call[0] for call in timed) / seconds
+    return calls[0][1], seconds / sum(call[2] for call in timed), waited
+
+
+def _memory() -> dict[str, int]:
+    """Peaks in bytes, as far as they can be measured here."""
+    found = {}
+    if keras.backend.backend() == "jax":
+        import jax
+
+        for device in jax.local_devices():
+            peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+            if peak is not None:
+                found[f"peak of {device}"] = peak
+    else:
+        import tensorflow as tf
+
+        for device in tf.config.list_logical_devices():
+            name = f"{device.device_type}:{device.name.rpartition(':')[2]}"
+            try:
+                peak = tf.config.experimental.get_memory_info(name)["peak"]
+            except ValueError:
+                continue  # a CPU without the BFC allocator counts nothing
+            found[f"peak of {name}"] = peak
+    try:
+        import resource
+    except ImportError:  # Windows
+        return found
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return found | {"peak of the process": peak}
+
+
+def _disk(trainer: Trainer, place: Path) -> str:
+    arrays = pack(trainer.supernet, trainer.optimizer).values()
+    size = sum(array.nbytes for array in arrays)
+    needed = size * (trainer.manager.keep + 1)  # a new one is whole before an old one goes
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OSError(
+            f"the disk of `workdir` must have {needed / 2**20:.0f} MiB for checkpoints. "
+            f"Received: {place} with {free / 2**20:.0f} MiB free"
+        )
+    return (
+        f"checkpoints of {size / 2**20:.1f} MiB, at most {needed / 2**20:.0f} MiB at once; "
+        f"{free / 2**30:.1f} GiB are free"
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
