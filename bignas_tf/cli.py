@@ -13,10 +13,19 @@ from absl.flags import argparse_flags
 from bignas_tf.backend import choose_backend
 from bignas_tf.deploy.script import BAD_INPUT, FAILED, INTERRUPTED, stop
 
-NEED_KERAS = ("train", "select", "extract", "evaluate", "finetune", "convert", "sweep")
+NEED_KERAS = (
+    "train",
+    "select",
+    "extract",
+    "evaluate",
+    "finetune",
+    "convert",
+    "sweep",
+    "latency-table",
+)
 COMMANDS = (
     "train", "select", "extract", "evaluate", "convert", "benchmark", "report", "sweep",
-    "finetune", "show",
+    "finetune", "show", "latency-table",
 )  # fmt: skip
 
 _EPILOG = """the whole way:
@@ -42,7 +51,7 @@ def _parser() -> argparse_flags.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f"bignas_tf.commands.{name}")
+        module = importlib.import_module(f"bignas_tf.commands.{name.replace('-', '_')}")
         summary, _, description = (module.__doc__ or "").partition("\n")
         sub = commands.add_parser(
             name,

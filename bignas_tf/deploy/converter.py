@@ -39,6 +39,38 @@ def through_saved_model(model: Any, folder: str) -> Any:
     return tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
+def through_constants(model: Any, folder: str) -> Any:
+    """Opens the converter on a Keras 3 model whose weights became constants first.
+
+    Several times as fast as `through_saved_model`, and the file computes the same, bit for
+    bit, with the same operators; its tensors have other names. For files of which many are
+    needed.
+
+    Args:
+        model: functional Keras model.
+        folder: an empty folder, not used.
+
+    Returns:
+        A `tf.lite.TFLiteConverter` for batch 1.
+    """
+    del folder
+    import tensorflow as tf
+
+    trained = [variable.numpy() for variable in model.trainable_variables]
+    others = [variable.numpy() for variable in model.non_trainable_variables]
+
+    def scores(images: Any) -> Any:
+        constants = [[tf.constant(array) for array in arrays] for arrays in (trained, others)]
+        return model.stateless_call(*constants, images, training=False)[0]
+
+    shape = (1, *model.inputs[0].shape[1:])
+    traced = tf.function(scores, autograph=False).get_concrete_function(
+        tf.TensorSpec(shape, tf.float32)
+    )
+    # Of nothing that has to be tracked; without this argument the converter warns.
+    return tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
+
+
 def flatbuffer(
     model: Any,
     scheme: Scheme,

@@ -55,13 +55,16 @@ class Worker:
 
 
 @contextlib.contextmanager
-def started(path: str, threads: int, delegate: str) -> Iterator[Worker]:
+def started(
+    path: str, threads: int, delegate: str, module: str = "latency_worker"
+) -> Iterator[Worker]:
     """A `Worker` that is stopped on leaving.
 
     Args:
-        path: str, the `.tflite` file.
+        path: str, the `.tflite` file, or what else the module loads.
         threads: int, at least 1.
         delegate: `"xnnpack"` or `"none"`.
+        module: which of ours runs in the process.
 
     Yields:
         The worker, its file loaded.
@@ -73,7 +76,7 @@ def started(path: str, threads: int, delegate: str) -> Iterator[Worker]:
     with (
         tempfile.TemporaryFile() as log,  # a pipe could fill and block the worker
         subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
-            _command("latency_worker", path, threads, delegate),
+            _command(module, path, threads, delegate),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

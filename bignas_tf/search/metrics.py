@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from bignas_tf.checks import is_number, require, require_choice
 from bignas_tf.cost import Cost, count
@@ -73,7 +73,7 @@ def as_metric(name: str, profile: Metric | Profiled | Profile) -> Metric:
     if isinstance(profile, Metric) and profile.name == name:
         return profile
     require(isinstance(name, str) and name.isidentifier(), "metric", "an identifier", name)
-    function = getattr(profile, "profile", profile)
+    function: Any = getattr(profile, "profile", profile)
     allowed = "a function of a NetworkSpec, or an object whose method `profile` is one"
     require(callable(function), "profile", allowed, profile)
     return Metric(name, str(getattr(profile, "unit", name)), function)

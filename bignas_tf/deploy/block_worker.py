@@ -1,0 +1,94 @@
+"""Times the TFLite files of a folder in turns, in one process, on orders from `block_latency`.
+
+Run as `python -m bignas_tf.deploy.block_worker FOLDER THREADS DELEGATE`; the protocol is that
+of `latency_worker`. In a network a block finds its input in the cache, fresh from the block
+before, and its weights wherever the other blocks have left them. So do files that take turns
+in one process, each with its input written just before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bignas_tf.deploy.interpreter import delegated_parts, load_interpreter
+from bignas_tf.deploy.latency_worker import peak_rss_mb, random_input
+
+
+class Turns:
+    """The files of a folder, loaded.
+
+    Args:
+        folder: of `.tflite` files.
+        threads: int, at least 1.
+        delegate: `"xnnpack"` or `"none"`.
+    """
+
+    def __init__(self, folder: str, threads: int, delegate: str) -> None:
+        self._interpreters = [
+            load_interpreter(path, threads, delegate=delegate)
+            for path in sorted(Path(folder).glob("*.tflite"))
+        ]
+        self._inputs = [random_input(interpreter) for interpreter in self._interpreters]
+        self._round = 0
+
+    @property
+    def parts(self) -> int:
+        """Parts of the graphs that a delegate took, all files together."""
+        return sum(map(delegated_parts, self._interpreters))
+
+    def round(self, warmup: int, runs: int) -> list[int]:
+        """Nanoseconds of each run of each file, the files in the order of their names.
+
+        Each round runs the files in another order, so that none always follows the same one.
+        """
+        rng = np.random.Generator(np.random.Philox(self._round))
+        self._round += 1
+        found: list[list[int]] = [[] for _ in self._interpreters]
+        for index in rng.permutation(len(found)):
+            found[index] = [
+                _timed(self._interpreters[index], self._inputs[index]) for _ in range(warmup + runs)
+            ][warmup:]
+        return [duration for durations in found for duration in durations]
+
+
+def _timed(interpreter: Any, image: np.ndarray) -> int:
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+    start = time.perf_counter_ns()
+    interpreter.invoke()
+    return time.perf_counter_ns() - start
+
+
+def serve(folder: str, threads: int, delegate: str) -> None:
+    """Loads the files, says so, and answers orders until stdin closes."""
+    # Native libraries may print to stdout: answers get a descriptor of their own.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    turns = Turns(folder, threads, delegate)
+    print(json.dumps({"parts": turns.parts}), file=answers, flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        durations = turns.round(order["warmup"], order["runs"])
+        answer = {"nanoseconds": durations, "peak_rss_mb": peak_rss_mb()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Serves, or says in one line why not; returns the exit status."""
+    folder, threads, delegate = arguments
+    try:
+        serve(folder, int(threads), delegate)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
