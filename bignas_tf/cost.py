@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bignas_tf.checks import is_int, require
@@ -85,13 +85,19 @@ class Profile:
     blocks: dict[str, Cost]
     total: Cost
 
-    def table(self) -> str:
-        """One line per block: output shape, MMACs, parameters, peak of live KiB."""
+    def table(self, columns: Mapping[str, Mapping[str, str]] | None = None) -> str:
+        """One line per block: output shape, MMACs, parameters, peak of live KiB.
+
+        Args:
+            columns: more of them, by their heads: texts by block, `"input"` or `"total"`.
+        """
         outputs = {op.block: op.output_shape for op in self.ops}
-        rows = [("block", "output", "MMACs", "params", "live KiB")]
+        rows: list[tuple[str, ...]] = [("block", "output", "MMACs", "params", "live KiB")]
         rows.append((INPUT, _times(self.input_shape), "", "", ""))
         rows += [_row(name, _times(outputs[name]), cost) for name, cost in self.blocks.items()]
         rows.append(_row("total", "", self.total))
+        for head, texts in (columns or {}).items():
+            rows = [(*rows[0], head), *((*row, texts.get(row[0], "")) for row in rows[1:])]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(

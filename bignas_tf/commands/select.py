@@ -10,6 +10,10 @@ with the same weights only (docs/search.md).
 and evolution (mutation and crossover of the best under each budget) share --evaluations among
 the budgets; nsga2 searches the whole front of the --objectives below the largest budget.
 
+--budget: mmacs, params_m, size_mb (of the float32 TFLite file; size_mb_float16, _dynamic,
+_int8) or latency_ms, which needs --latency_table, or --device=host to measure one first. A
+plus joins metrics that are limited at once: mmacs:5,8+size_mb:0.4,0.6 is two budgets.
+
 --workers=N evaluates in N processes of this machine, with the same result; --role=chief and
 --role=worker do it on many machines (docs/search.md). Equal --threads give equal numbers.
 
@@ -27,6 +31,9 @@ from typing import Any
 from bignas_tf.backend import add_backend
 from bignas_tf.commands.run_folder import add_workdir
 from bignas_tf.commands.worker_arguments import add_workers, chief_of, set_threads
+from bignas_tf.search.evaluator import COSTS
+from bignas_tf.search.latency import DEVICES
+from bignas_tf.search.metrics import METRICS
 from bignas_tf.search.run_search import (
     STRATEGIES,
     SearchOptions,
@@ -39,7 +46,7 @@ from bignas_tf.search.worker import check_worker
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     add_workdir(parser)
-    parser.add_argument("--budget", help="metric and limits: mmacs:5,8,12 or params_m:0.2,0.3")
+    parser.add_argument("--budget", help="metric and limits: mmacs:5,8,12 or mmacs:5,8+size_mb:0.4")
     parser.add_argument(
         "--at_least",
         type=float,
@@ -77,6 +84,19 @@ def add_arguments(parser: Any) -> None:
         "--objectives",
         help="of nsga2; default: accuracy:max and the metrics of the budgets, such as mmacs:min",
     )
+    parser.add_argument("--latency_table", help="JSON of `bignas latency-table`, for latency_ms")
+    parser.add_argument(
+        "--device", choices=DEVICES, help="without a table: where latency_ms is measured first"
+    )
+    parser.add_argument(
+        "--quantization", default=SearchOptions.quantization, help="of the files of --device"
+    )
+    parser.add_argument(
+        "--latency_threads",
+        type=int,
+        default=SearchOptions.latency_threads,
+        help="that the files of --device run with",
+    )
     add_workers(parser)
     add_backend(parser)
 
@@ -105,9 +125,11 @@ def main(arguments: Any) -> None:
             chief=chief,
         )
     for chosen in selected:
+        limited = [name for name in chosen["budget"] if name not in COSTS]
+        others = "".join(f", {chosen[name]:.4g} {METRICS[name].unit}" for name in limited)
         print(
             f"{chosen['name']}: {chosen['accuracy']:.2%} of {len(data.held_out)} held-out images, "
             f"{chosen['mmacs']:.3f} MMACs, {chosen['params_m']:.3f} M parameters, "
-            f"{chosen['resolution']} px"
+            f"{chosen['resolution']} px{others}"
         )
     print(f"written to {arguments.workdir / 'select'}")

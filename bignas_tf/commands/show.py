@@ -6,6 +6,7 @@ Examples:
   bignas show --space=bignas --genotype=smallest --resolution=224
   bignas show --model=children/s.json
   bignas show --model=bignasmodel_m
+  bignas show --space=cifar --genotype=biggest --latency_table=cifar.json
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--genotype", help='"smallest", "biggest" or a JSON object')
     parser.add_argument("--model", help="a zoo name, or the JSON of a child")
     parser.add_argument("--resolution", type=int, help="pixels, instead of the network's own")
+    parser.add_argument(
+        "--latency_table", help="JSON of `bignas latency-table`: adds milliseconds of each block"
+    )
 
 
 def main(arguments: Any) -> None:
@@ -27,8 +31,13 @@ def main(arguments: Any) -> None:
     from bignas_tf import cost
     from bignas_tf.spaces import get_space
 
+    if arguments.latency_table and not (arguments.model or arguments.genotype):
+        raise ValueError(
+            "`genotype` or `model` must be given with `latency_table`. "
+            f"Received: only {arguments.latency_table}"
+        )
     if arguments.model:
-        print(cost.profile(_model_spec(arguments.model), arguments.resolution).table())
+        _show(_model_spec(arguments.model), arguments)
         return
     if arguments.space is None and arguments.genotype:
         raise ValueError("`space` must be given with `genotype`. Received: None")
@@ -45,7 +54,7 @@ def main(arguments: Any) -> None:
         from bignas_tf.commands.extract import parse_genotype
 
         genotype = parse_genotype(arguments.genotype, space)
-        print(cost.profile(genotype.spec(), arguments.resolution).table())
+        _show(genotype.spec(), arguments)
         return
     print(f"{space.name}: {space.size():.4g} networks, {space.classes} classes")
     for gene in space.genes:
@@ -58,6 +67,33 @@ def main(arguments: Any) -> None:
             f"  {name}: {counted.mmacs:.2f} MMACs, {counted.params_m:.3f} M parameters at "
             f"{genotype['resolution']} px"
         )
+
+
+def _show(spec: Any, arguments: Any) -> None:
+    """Prints a network's blocks."""
+    from bignas_tf import cost
+
+    profile = cost.profile(spec, arguments.resolution)
+    if not arguments.latency_table:
+        print(profile.table())
+        return
+    from bignas_tf.latency_table import LatencyTable, blocks_of
+    from bignas_tf.ops import INPUT
+
+    table = LatencyTable.read(arguments.latency_table)
+    spec = spec.with_input_shape(profile.input_shape)
+    predicted = table.missing(blocks_of(spec).values())
+    marked = {block.key for block in predicted}
+    times = table.times(spec)
+    column = {
+        name: f"{times[name]:.4f}{'*' if block.key in marked else ' '}"
+        for name, block in blocks_of(spec).items()
+    }
+    column |= {INPUT: f"{table.offset_ms:.4f} ", "total": f"{table.profile(spec):.4f} "}
+    print(profile.table({"ms ": column}))
+    print("ms: of the whole head at its first line, at the input of what comes with no block")
+    if predicted:
+        print(f"*: not in {arguments.latency_table}, predicted from other blocks")
 
 
 def _list() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -140,6 +142,13 @@ class LatencyTable:
     def missing(self, blocks: Iterable[SingleBlock]) -> list[SingleBlock]:
         """Those of some blocks that were not measured."""
         return [block for block in blocks if block.key not in self.blocks]
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of all that a prediction depends on."""
+        blocks = {key: block.ms for key, block in self.blocks.items()}
+        content = json.dumps([self.offset_ms, self.scale, self.overhead_ms, blocks], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
     def scale(self) -> float:

@@ -40,6 +40,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {}
+LATENCY = "latency_ms"
 
 
 def register_metric(name: str, unit: str, profile: Profile) -> Metric:
@@ -93,6 +94,14 @@ for _quantization in QUANTIZATIONS:
         f"MB of the {_quantization} TFLite file",
         functools.partial(file_size_mb, quantization=_quantization),
     )
+
+
+def _without_table(spec: NetworkSpec) -> float:
+    raise ValueError(f"`latency_table` or `device` must be given for {LATENCY}. Received: neither")
+
+
+# Known from the beginning, so that budgets and objectives of it can be read.
+register_metric(LATENCY, "ms", _without_table)
 
 
 def measure(genotype: Genotype, metric: str | Metric) -> float:

@@ -17,10 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from bignas_tf.checks import require, require_choice
 from bignas_tf.files import read_json, write_json
+from bignas_tf.latency_table import LatencyTable
 from bignas_tf.search.budget import Budget, parse_budgets
 from bignas_tf.search.coarse_to_fine import CoarseToFine
 from bignas_tf.search.evaluator import Evaluator, Points
 from bignas_tf.search.evolution import Evolution
+from bignas_tf.search.latency import (
+    DEVICES,
+    check_coverage,
+    latency_from,
+    measured_table,
+)
+from bignas_tf.search.metrics import LATENCY
 from bignas_tf.search.nsga2 import NSGA2
 from bignas_tf.search.objective import Objective, parse_objectives
 from bignas_tf.search.random_search import RandomSearch
@@ -58,6 +66,10 @@ class SearchOptions:
     evaluations: int = 100
     population: int = 20
     objectives: str | None = None
+    latency_table: str | None = None
+    device: str | None = None
+    quantization: str = "float32"
+    latency_threads: int = 1
 
     def __post_init__(self):
         ok = isinstance(self.budget, str)
@@ -69,7 +81,7 @@ class SearchOptions:
         require(ok, "objectives", "such as 'accuracy:max,mmacs:min'", self.objectives)
         ok = self.objectives is None or self.strategy == "nsga2"
         require(ok, "objectives", "left out unless `strategy` is nsga2", self.objectives)
-        self._objectives()
+        self._check_latency()
         self.children()
 
     def budgets(self) -> list[Budget]:
@@ -109,6 +121,39 @@ class SearchOptions:
             fine_rounds=self.fine_rounds,
         )
 
+    def open_table(self, space: Space, workdir: Path) -> LatencyTable | None:
+        """The table that latencies come from, measured now if only `device` is given.
+
+        Raises:
+            ValueError: if it cannot tell the latency of every network of the space.
+        """
+        if self.latency_table is not None:
+            table = LatencyTable.read(self.latency_table)
+        elif self.device is not None:
+            table = measured_table(space, workdir, self.quantization, self.latency_threads)
+        else:
+            return None
+        note = check_coverage(table, space)
+        if note:
+            print(note)
+        return table
+
+    def _check_latency(self) -> None:
+        ok = self.latency_table is None or isinstance(self.latency_table, str)
+        require(ok, "latency_table", "a file", self.latency_table)
+        if self.device is not None:
+            require_choice("device", self.device, DEVICES)
+            ok = self.latency_table is None
+            require(ok, "device", "left out with `latency_table`", self.device)
+        metrics = {part.metric for budget in self.budgets() for part in budget.parts}
+        metrics |= {objective.name for objective in self._objectives() or ()}
+        if LATENCY in metrics and self.latency_table is None and self.device is None:
+            raise ValueError(
+                f"`latency_table` or `device` must be given for {LATENCY}. Received: neither"
+            )
+        if self.latency_table is not None:
+            LatencyTable.read(self.latency_table)  # before anything is loaded or trained
+
     def _objectives(self) -> tuple[Objective, ...] | None:
         return None if self.objectives is None else parse_objectives(self.objectives)
 
@@ -139,23 +184,27 @@ def search_run(
         What `select` does.
 
     Raises:
-        ValueError: if nothing is held out, or for a search of other weights or options.
+        ValueError: if nothing is held out, for a search of other weights, options or latency
+            table, or for a table that cannot tell every latency.
     """
     space, folder = trained.supernet.space, workdir / "select"
-    given: dict[str, Any] = {
-        "budgets": options.budgets(),
-        "strategy": options.new_strategy(space),
-        "names": options.children(),
-        "folder": folder,
-    }
-    identity = _identity(trained)
-    if chief is not None:
-        _held_out(trained, data)
-        run = functools.partial(_run_workers, chief, space, json.dumps(identity), **given)
-    else:
-        run = functools.partial(select, space, evaluator or _evaluator(trained, data), **given)
-    with _search_folder(folder, identity, overwrite):
-        return run()
+    table = options.open_table(space, workdir)
+    with latency_from(table):
+        given: dict[str, Any] = {
+            "budgets": options.budgets(),
+            "strategy": options.new_strategy(space),
+            "names": options.children(),
+            "folder": folder,
+        }
+        identity = _identity(trained)
+        if chief is not None:
+            _held_out(trained, data)
+            run = functools.partial(_run_workers, chief, space, json.dumps(identity), **given)
+        else:
+            run = functools.partial(select, space, evaluator or _evaluator(trained, data), **given)
+        searched = identity | ({"latency_table": table.digest} if table else {})
+        with _search_folder(folder, searched, overwrite):
+            return run()
 
 
 def _run_workers(
@@ -210,8 +259,8 @@ def _check_weights(folder: Path, identity: dict[str, Any]) -> None:
     searched = read_json(known) if known.is_file() else None
     if searched != identity:
         raise ValueError(
-            f"The search in {folder} was made with another checkpoint; --overwrite starts anew. "
-            f"Received: {identity}, was: {searched or 'unknown'}"
+            f"The search in {folder} was made with another checkpoint or latency table; "
+            f"--overwrite starts anew. Received: {identity}, was: {searched or 'unknown'}"
         )
 
 

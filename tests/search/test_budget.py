@@ -20,7 +20,7 @@ from bignas_tf.search import (
 from bignas_tf.spaces import SPACES, get_space
 
 FORM = "`budgets` must be written like mmacs:5,8,12 or mmacs:5,8+size_mb:0.4. Received: "
-KNOWN = "mmacs, params_m, size_mb, size_mb_float16, size_mb_dynamic, size_mb_int8"
+KNOWN = "mmacs, params_m, size_mb, size_mb_float16, size_mb_dynamic, size_mb_int8, latency_ms"
 
 
 @pytest.fixture
