@@ -178,10 +178,9 @@ class _Reader:
     def _random_access(
         self, split: str, image: str, label: str
     ) -> tuple[Callable[[int], bytes], np.ndarray]:
-        decode = self.tfds.decode
-        images = self.builder.as_data_source(split, decoders={image: decode.SkipDecoding()})
-        only = self.builder.as_data_source(split, decoders=decode.PartialDecoding({label: True}))
-        return (lambda position: images[position][image]), self._labels(split, only, label)
+        decoders = {image: self.tfds.decode.SkipDecoding()}
+        examples = self.builder.as_data_source(split, decoders=decoders)
+        return (lambda position: examples[position][image]), self._labels(split, examples, label)
 
     def _labels(self, split: str, examples: Any, key: str) -> np.ndarray:
         """Reads every example once: the labels are nowhere else."""

@@ -52,13 +52,23 @@ class ThreeSmallClasses(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture
 def builder(monkeypatch, tmp_path):
-    """Lets `tfds.builder` build this file's data set in a temporary folder."""
-    monkeypatch.setattr(tfds, "builder", lambda name: ThreeSmallClasses(data_dir=tmp_path / name))
+    """Lets `tfds.builder` build this file's data set, in a temporary folder if none is given."""
+
+    def build(name, **arguments):
+        return ThreeSmallClasses(**{"data_dir": tmp_path / name} | arguments)
+
+    monkeypatch.setattr(tfds, "builder", build)
     return monkeypatch
 
 
 def contents(split):
     pairs = zip(split.labels, split.images, strict=True)
+    return sorted((int(label), image.tobytes()) for label, image in pairs)
+
+
+def read(split):
+    """`contents` of a split whose images are not in memory."""
+    pairs = zip(split.labels, split.read(np.arange(len(split))), strict=True)
     return sorted((int(label), image.tobytes()) for label, image in pairs)
 
 
@@ -105,6 +115,74 @@ def test_a_broken_tfds_image_is_named_by_split_and_position(builder):
 def test_a_data_set_larger_than_the_memory_limit_is_refused(builder):
     with pytest.raises(DataError, match="`memory_limit_mb`.*'train' alone.*Received: 0.001"):
         load_source("tfds:small", image_size=6, memory_limit_mb=0.001)
+
+
+def test_splits_and_the_folder_are_part_of_the_name(builder, tmp_path):
+    name = f"tfds:small,train=train[:75%],test=train[75%:],data_dir={tmp_path / 'a,b'}"
+    source = load_source(name, image_size=6)
+    assert (len(source.train), len(source.test)) == (9, 3)
+    assert sorted(contents(source.train) + contents(source.test)) == expected("train")
+    assert source.name == name
+    assert list((tmp_path / "a,b").iterdir())
+
+
+def test_a_data_set_with_random_access_stays_encoded_beyond_the_memory_limit(builder, tmp_path):
+    name = "tfds:small,file_format=array_record"
+    source = load_source(name, image_size=6, memory_limit_mb=0)
+    assert source.train.images is None
+    assert read(source.train) == expected("train")
+    assert read(source.test) == expected("test")
+    memory = load_source(name, image_size=6)
+    for split, other in ((source.train, memory.train), (source.test, memory.test)):
+        index = np.random.default_rng(0).permutation(len(split))
+        np.testing.assert_array_equal(split.read(index), other.images[index])
+        np.testing.assert_array_equal(split.take(index).read([1, 2]), other.images[index[1:3]])
+    assert memory.fingerprint == source.fingerprint
+    # Labels are read once: what is kept beside the data is what counts then.
+    (kept,) = [file for file in tmp_path.rglob("*.npy") if len(np.load(file)) == 12]
+    np.save(kept, (np.load(kept) + 1) % 3)
+    again = load_source(name, image_size=6, memory_limit_mb=0)
+    np.testing.assert_array_equal(again.train.labels, (source.train.labels + 1) % 3)
+    np.save(kept, np.zeros(5, np.int32))
+    assert load_source(name, image_size=6).fingerprint == source.fingerprint
+
+
+def test_images_that_shall_stay_encoded_are_kept_so_in_memory(builder):
+    source = load_source("tfds:small", image_size=6, encoded=True)
+    assert source.train.images is None
+    assert read(source.train) == expected("train")
+    with pytest.raises(DataError, match="`memory_limit_mb`.*'tfds:small,file_format=array_record'"):
+        load_source("tfds:small", image_size=6, encoded=True, memory_limit_mb=0.001)
+
+
+def test_a_broken_tfds_image_may_be_skipped(builder):
+    builder.setattr(ThreeSmallClasses, "broken", ("train", 2))
+    source = load_source("tfds:small", image_size=6, on_bad_image="skip")
+    assert len(source.bad_images) == 1
+    cats = [image for label, image in contents(source.train) if label == 2]
+    whole = [image for label, image in expected("train") if label == 2]
+    assert len(cats) == len(whole) == 4 and len(set(cats)) == 3 and set(cats) < set(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tfds:small,splits=train", r"options among \['train', 'test'.*splits=train'"),
+        ("tfds:,train=train", "options among.*Received: 'tfds:,train=train'"),
+        ("tfds:small,train=dev", "`tfds:small` cannot be read: .*dev.* Received: dev"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(builder, name, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load_source(name, image_size=6)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_split_asked_for_by_name_must_have_labels(builder, part):
+    builder.setattr(ThreeSmallClasses, "unlabelled", ("test",))
+    with pytest.raises(DataError, match=f"`{part}` of .* must have labels"):
+        load_source(f"tfds:small,{part}=test", image_size=6)
 
 
 def test_a_mocked_data_set_has_the_counts_asked_for():
