@@ -1,0 +1,207 @@
+r"""Latency predicted from a table of blocks against latency measured, on children it never saw.
+
+    bignas latency-table --space=bignas --resolutions=224 --output=runs/bignas224.json
+    python benchmarks/latency_prediction.py --table=runs/bignas224.json --space=bignas \
+        --resolution=224 --children=30 --json=prediction.json --csv=prediction.csv \
+        --plot=prediction.png
+
+The children are random ones of the space. Each becomes a TFLite file with random weights and is
+measured as `bignas benchmark` does, all in turns, in two sessions. Reports the mean relative
+error of the prediction and Kendall's tau between predicted and measured; tau between the two
+sessions is the noise ceiling, which no prediction can be expected to pass. Quantization and
+threads are the table's, the machine has to be. Stopped and started again it goes on: converted
+files stay in --cache, finished sessions in --json. Let nothing else run meanwhile.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("table", None, "JSON of `bignas latency-table`.", required=True)
+flags.DEFINE_string("space", "bignas", "Name of the space.")
+flags.DEFINE_integer("resolution", None, "Of the children, in pixels.", required=True)
+flags.DEFINE_integer("children", 30, "Random children.", lower_bound=3)
+flags.DEFINE_integer("seed", 1, "Of the children.", lower_bound=0)
+flags.DEFINE_string("json", None, "File for the result, or to go on with.", required=True)
+flags.DEFINE_string("csv", None, "File for one row per child; none by default.")
+flags.DEFINE_string("plot", None, "PNG file for the plot; none by default.")
+flags.DEFINE_string("cache", "runs/benchmarks/latency_prediction", "Folder of the files.")
+flags.DEFINE_integer("rounds", 10, "Turns of each file in a session.", lower_bound=1)
+flags.DEFINE_integer("runs", 10, "Timed invocations per turn.", lower_bound=1)
+flags.DEFINE_integer("warmup", 3, "Untimed invocations per turn.", lower_bound=0)
+
+SESSIONS = 2
+
+
+def children(space: Any, known: Sequence[Any]) -> list[Any]:
+    """Random genotypes at the resolution, none of a known network."""
+    from bignas_tf.checks import require
+
+    require(FLAGS.resolution in space.resolutions, "resolution", f"one of {space.resolutions}",
+            FLAGS.resolution)  # fmt: skip
+    rng = np.random.Generator(np.random.Philox(FLAGS.seed))
+    found: dict[Any, None] = {}
+    for _ in range(100 * FLAGS.children):
+        drawn = space.draw(rng, {"resolution": (FLAGS.resolution,)})
+        if drawn.spec() not in known:
+            found[space.canonical(drawn)] = None
+        if len(found) == FLAGS.children:
+            return list(found)
+    raise ValueError(
+        f"`children` must be at most {len(found)}, so many are there. Received: {FLAGS.children}"
+    )
+
+
+def converted(genotype: Any, quantization: str) -> Path:
+    """The TFLite file of a child, from the cache or now."""
+    from bignas_tf.deploy.block_files import content
+    from bignas_tf.files import replacing
+
+    values = "-".join(map(str, genotype.values))
+    path = Path(FLAGS.cache) / f"{genotype.space.name}_{values}_{quantization}.tflite"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = content(genotype.spec(), quantization, seed=0)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+    return path
+
+
+def session(paths: Sequence[Path], threads: int) -> dict[str, Any]:
+    """One measurement of all files, in turns."""
+    from bignas_tf.deploy import latency
+
+    times = latency.measure(
+        paths, threads=threads, warmup=FLAGS.warmup, runs=FLAGS.runs, rounds=FLAGS.rounds
+    )
+    return {
+        "conditions": latency.host_conditions(),
+        "median_ms": [time.median_ms for time in times],
+        "spread": [time.spread for time in times],
+    }
+
+
+def result(table: Any, predicted: np.ndarray, sessions: Sequence[dict[str, Any]]) -> dict:
+    """How well the prediction does, and how well it could."""
+    from scipy.stats import kendalltau
+
+    first, second = (np.array(each["median_ms"]) for each in sessions)
+    measured = (first + second) / 2
+    errors = np.abs(predicted / measured - 1)
+    return {
+        "mean_error": float(errors.mean()),
+        "largest_error": float(errors.max()),
+        "bias": float((predicted / measured - 1).mean()),
+        "kendall_tau": float(kendalltau(predicted, measured).statistic),
+        "noise_ceiling_tau": float(kendalltau(first, second).statistic),
+        "noise_error": float(np.abs(first / second - 1).mean()),
+        "sum_of_blocks": {"offset_ms": table.offset_ms, "scale": table.scale},
+        "table_error": table.calibration_error,
+    }
+
+
+def draw(predicted: np.ndarray, measured: np.ndarray, text: str, path: Path) -> None:
+    """Predicted against measured, with the diagonal."""
+    from matplotlib.figure import Figure
+
+    from bignas_tf.report.drawing import COLOUR, plot_style
+
+    with plot_style():
+        figure = Figure(figsize=(4.8, 4.4))
+        axes = figure.subplots()
+        ends = [min(predicted.min(), measured.min()), max(predicted.max(), measured.max())]
+        axes.plot(ends, ends, color=COLOUR["ink"], linewidth=0.8, label="equal")
+        axes.plot(measured, predicted, "o", color=COLOUR["front"], label="a child")
+        axes.set_xlabel("measured, ms")
+        axes.set_ylabel("predicted from blocks, ms")
+        axes.set_title(text, loc="left", fontsize=9)
+        axes.legend(loc="upper left")
+        figure.tight_layout()
+        figure.savefig(path, dpi=130, facecolor="white")
+
+
+def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """One row per child; the genotype as JSON."""
+    from bignas_tf.files import replacing
+
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "genotype": json.dumps(row["genotype"])} for row in rows)
+
+
+def main(argv: list[str]) -> None:
+    """Converts, measures what is missing, compares."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    from tqdm import tqdm
+
+    from bignas_tf.checks import require
+    from bignas_tf.files import read_json, write_json
+    from bignas_tf.latency_table import LatencyTable, blocks_of
+    from bignas_tf.machine import cpu_model
+    from bignas_tf.spaces import get_space
+
+    table = LatencyTable.read(FLAGS.table)
+    cpu = table.header["conditions"].get("cpu")
+    require(cpu == cpu_model(), "table", f"of this machine, {cpu_model()}", cpu)
+    space = get_space(FLAGS.space)
+    genotypes = children(space, [network.spec for network in table.networks])
+    specs = [genotype.spec() for genotype in genotypes]
+    predicted = np.array([table.profile(spec) for spec in specs])
+    quantization, threads = table.header["quantization"], table.header["threads"]
+    paths = [converted(g, quantization) for g in tqdm(genotypes, desc="converting", unit="file")]
+
+    output = Path(FLAGS.json)
+    identity = {
+        "table": table.digest,
+        "space": space.name,
+        "genotypes": [genotype.as_dict() for genotype in genotypes],
+        "settings": {name: FLAGS[name].value for name in ("rounds", "runs", "warmup")},
+    }
+    found = read_json(output) if output.exists() else {**identity, "sessions": []}
+    same = {name: found.get(name) for name in identity} == identity
+    require(same, "json", "new, or of this table, these children and settings", str(output))
+    while len(found["sessions"]) < SESSIONS:
+        found["sessions"].append(session(paths, threads))
+        write_json(output, found)
+
+    sessions = found["sessions"][:SESSIONS]
+    found["result"] = result(table, predicted, sessions)
+    first, second = (each["median_ms"] for each in sessions)
+    found["rows"] = rows = [
+        {
+            "genotype": genotype.as_dict(),
+            "predicted_ms": float(predicted[i]),
+            "first_ms": first[i],
+            "second_ms": second[i],
+            "unmeasured_blocks": len(table.missing(blocks_of(specs[i]).values())),
+        }
+        for i, genotype in enumerate(genotypes)
+    ]
+    write_json(output, found)
+    text = (
+        f"{space.name} at {FLAGS.resolution} px, {len(rows)} children, {quantization}, "
+        f"{threads} thread(s): mean error {found['result']['mean_error']:.1%}, Kendall's tau "
+        f"{found['result']['kendall_tau']:.3f} (two measurements: "
+        f"{found['result']['noise_ceiling_tau']:.3f}, {found['result']['noise_error']:.1%})"
+    )
+    print(text)
+    if FLAGS.csv:
+        write_rows(rows, Path(FLAGS.csv))
+    if FLAGS.plot:
+        measured = (np.array(first) + np.array(second)) / 2
+        title = text.replace(": ", ":\n", 1).replace(" (two", "\n(two")
+        draw(predicted, measured, title, Path(FLAGS.plot))
+
+
+if __name__ == "__main__":
+    app.run(main)
