@@ -28,6 +28,7 @@ from bignas_tf.evaluation import prepared
 from bignas_tf.search import front
 from bignas_tf.search.lines import read_lines
 from bignas_tf.training.state import load_trained
+from bignas_tf.zoo import presets as presets_module
 from bignas_tf.zoo import trained
 
 pytestmark = WARNINGS
@@ -132,6 +133,52 @@ def test_any_genotype_is_cut_and_calibrated_on_given_data(run, zoo, tmp_path):
 )
 def test_bad_input_is_refused(zoo, arguments, message):
     assert_refused(bignas("extract", *arguments), message)
+
+
+@pytest.fixture
+def preset(run, publish, zoo, monkeypatch):
+    """The name of the tiny run's child as a preset with weights, and its accuracy in the run."""
+    if not (run / "evaluation.json").exists():
+        done("extract", f"--workdir={run}")
+        done("evaluate", f"--workdir={run}")
+    child, weights = run / "children" / "s.keras", zoo / "bignastiny_s.digits.weights.h5"
+    described = read(child.with_suffix(".json"))
+    publish.write_child(child, described, weights)
+    accuracy = read(run / "evaluation.json")["children"]["s"]
+    entry = publish.preset_entry(described, weights, accuracy)
+    presets = {"bignastiny_s": entry, "untrained": {**entry, "weights": None}}
+    monkeypatch.setattr(presets_module, "_presets", lambda: presets)
+    presets_module._spec.cache_clear()
+    yield "bignastiny_s", accuracy["top1"]
+    presets_module._spec.cache_clear()
+
+
+def test_a_preset_has_its_published_accuracy_by_name_and_as_a_file(preset, tmp_path):
+    name, top1 = preset
+    output = tmp_path / "a.tflite"
+    done("convert", f"--model={name}", f"--output={output}", "--preprocessing=outside")
+    described = read(output.with_suffix(".json"))
+    labels = [str(digit) for digit in range(10)]
+    assert (described["weights"], described["labels"]) == ("cifar10", labels)
+    assert (described["image_size"], described["input_range"]) == (8, [-1, 1])
+    assert described["folding"]["MUL"]["found"] == described["folding"]["MUL"]["explained"]
+    said = done("evaluate", f"--model={output}", "--data=digits")
+    assert f"{output}: {top1:.2%} (" in said
+    said = done("evaluate", f"--model={name}", "--data=digits")
+    assert f"{name}: {top1:.2%} (" in said
+    said = done("benchmark", f"--model={name},{output}", "--rounds=1", "--runs=1")
+    assert re.search(rf"^{name} .*\na.tflite ", said, re.MULTILINE)
+
+
+def test_a_preset_that_nobody_has_trained_is_not_evaluated(preset, tmp_path):
+    refused = bignas("evaluate", "--model=untrained", "--data=digits")
+    assert_refused(refused, "a preset that somebody has trained .bignastiny_s.: this one has no w")
+    done("convert", "--model=untrained", f"--output={tmp_path / 'a.tflite'}")
+    assert read(tmp_path / "a.json")["weights"] is None
+    refused = bignas("evaluate", f"--model={tmp_path / 'a.tflite'}", "--data=digits")
+    assert_refused(refused, "the weights of preset untrained in it are random")
+    refused = bignas("evaluate", "--model=unheard_of", "--data=digits")
+    assert_refused(refused, "or a preset of the zoo with weights. Received: unheard_of")
 
 
 def test_a_file_that_is_not_the_published_one_is_refused(zoo):

@@ -48,14 +48,16 @@ def write_child(child: pathlib.Path, described: dict, path: pathlib.Path) -> Non
     model.save_weights(path)
 
 
-def _preset(described: dict, weights: pathlib.Path, accuracy: dict) -> dict[str, object]:
+def preset_entry(described: dict, weights: pathlib.Path, accuracy: dict) -> dict[str, object]:
     """An entry of presets.json."""
     return {
         "spec": described["spec"],
         "space": described["space"],
         "genotype": described["genotype"],
         "resolution": described["resolution"],
+        "image_size": described["image_size"],
         "interpolation": described["interpolation"],
+        "labels": described["labels"],
         "input_range": [0, 255],
         "macs": described["macs"],
         "params": described["params"],
@@ -174,7 +176,7 @@ def main() -> None:
         described = json.loads(child.with_suffix(".json").read_text(encoding="utf-8"))
         weights = files / f"{FAMILY}_{size}.{NAME}.weights.h5"
         write_child(child, described, weights)
-        entries[f"{FAMILY}_{size}"] = _preset(described, weights, evaluation["children"][size])
+        entries[f"{FAMILY}_{size}"] = preset_entry(described, weights, evaluation["children"][size])
     supernet, front = files / f"cifar.{NAME}.safetensors", files / f"cifar.{NAME}.front.safetensors"
     metadata = write_supernet(trained, supernet)
     points = write_front(trained, data, workdir, front)

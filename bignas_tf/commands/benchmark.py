@@ -15,6 +15,8 @@ Examples:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ from bignas_tf.commands.run_folder import recorded, require_one
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--workdir", type=Path, help="folder of the run")
-    parser.add_argument("--model", help=".tflite files separated by commas, instead")
+    parser.add_argument(
+        "--model",
+        help=".tflite files separated by commas, instead; a zoo name is converted to float32",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=5, help="untimed runs before each round")
     parser.add_argument("--runs", type=int, default=20, help="timed runs per round")
@@ -37,8 +42,7 @@ def add_arguments(parser: Any) -> None:
 
 def main(arguments: Any) -> None:
     """Runs the command."""
-    from bignas_tf.deploy.latency import measure, table, write_csv
-    from bignas_tf.deploy.latency_profile import profile_outputs, write_profiles
+    from bignas_tf.deploy.latency_profile import profile_outputs
     from bignas_tf.files import check_output
 
     require_one(arguments)
@@ -56,20 +60,44 @@ def main(arguments: Any) -> None:
         check_output(output, overwrite=bool(arguments.workdir))
     if arguments.profile:
         profile_outputs(paths, arguments.profile)
-    with recorded(arguments, {}) if arguments.workdir else contextlib.nullcontext():
-        latencies = measure(
-            paths,
-            threads=arguments.threads,
-            warmup=arguments.warmup,
-            runs=arguments.runs,
-            rounds=1 if arguments.rounds is None else arguments.rounds,
-            spread=arguments.spread if arguments.rounds is None else None,
-            seconds=arguments.seconds,
-        )
-        print(table(latencies))
-        if output:
-            write_csv(latencies, output, overwrite=bool(arguments.workdir))
-            print(f"written to {output}")
-        if arguments.profile:
-            for text in write_profiles(paths, arguments.profile, threads=arguments.threads):
-                print(text)
+    with contextlib.ExitStack() as stack:
+        if arguments.workdir:
+            stack.enter_context(recorded(arguments, {}))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        _time([_file(path, Path(folder)) for path in paths], paths, output, arguments)
+
+
+def _file(path: str, folder: Path) -> str:
+    """A file to time: a model of the zoo is converted first."""
+    from bignas_tf.deploy.model_file import convert_model, preset_of
+
+    if Path(path).exists() or not preset_of(path):
+        return path
+    print(f"converting {path}")
+    return str(convert_model(path, folder / f"{path.lower()}.tflite").path)
+
+
+def _time(files: list[str], names: list[str], output: Path | None, arguments: Any) -> None:
+    """Times files and tells of them by `names`."""
+    from bignas_tf.deploy.latency import measure, table, write_csv
+    from bignas_tf.deploy.latency_profile import write_profiles
+
+    found = measure(
+        files,
+        threads=arguments.threads,
+        warmup=arguments.warmup,
+        runs=arguments.runs,
+        rounds=1 if arguments.rounds is None else arguments.rounds,
+        spread=arguments.spread if arguments.rounds is None else None,
+        seconds=arguments.seconds,
+    )
+    latencies = [
+        dataclasses.replace(latency, path=name) for latency, name in zip(found, names, strict=True)
+    ]
+    print(table(latencies))
+    if output:
+        write_csv(latencies, output, overwrite=bool(arguments.workdir))
+        print(f"written to {output}")
+    if arguments.profile:
+        for text in write_profiles(files, arguments.profile, threads=arguments.threads):
+            print(text)

@@ -5,7 +5,8 @@ statistics instead of its own; the biggest and the smallest child; for the digit
 logistic regression. Writes evaluation.json.
 
 For a single model on the test images of --data: top 1, top 5 and every class. A .keras, .tflite
-or .onnx file or a SavedModel's folder; the JSON beside it says how to preprocess.
+or .onnx file or a SavedModel's folder, whose JSON says how to preprocess, or a model of the zoo
+that has weights.
 
 Examples:
   bignas evaluate --workdir=runs/cifar10
@@ -26,7 +27,9 @@ def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--workdir", type=Path, help="folder of the run")
     parser.add_argument(
-        "--model", type=Path, help="a .keras, .tflite or .onnx file, or a SavedModel, instead"
+        "--model",
+        type=Path,
+        help="a .keras, .tflite or .onnx file, a SavedModel, or a zoo name, instead",
     )
     parser.add_argument("--data", help="source: digits, folder:PATH or tfds:NAME")
     parser.add_argument("--image_size", type=int, help="of --data, if not the model's input size")
@@ -82,7 +85,7 @@ def _evaluate_file(arguments: Any) -> None:
         check_output(arguments.json, overwrite=True)
     runner = open_model(path)
     if "input_range" not in runner.metadata:
-        print(f"warning: no JSON beside {path} tells its input range; -1 to 1 is taken")
+        print(f"warning: no JSON of {path} tells its input range; -1 to 1 is taken")
     size = arguments.image_size or runner.metadata.get("image_size") or runner.shape[0]
     source = load_source(arguments.data, image_size=size, channels=runner.shape[-1])
     evaluation = evaluate(runner, source, progress=True)

@@ -69,8 +69,14 @@ def evaluate(runner: Runner, source: Source, *, progress: bool = False) -> FileE
         progress: bool, shows a progress bar where stderr is a terminal.
 
     Raises:
-        ValueError: if the classes differ, in name where the JSON has labels, or in number.
+        ValueError: if the classes differ, in name where the JSON has labels, or in number, or
+            the JSON says that the weights are random.
     """
+    if runner.metadata.get("preset") and runner.metadata.get("weights") is None:
+        raise ValueError(
+            "`model` must have been trained: the JSON says that the weights of preset "
+            f"{runner.metadata['preset']} in it are random. Received: {runner.path}"
+        )
     classes = list(source.classes)
     known = runner.metadata.get("labels", classes)
     if known != classes:

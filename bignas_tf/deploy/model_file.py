@@ -18,32 +18,48 @@ from bignas_tf.deploy.sidecar import read_sidecar, sidecar_path
 from bignas_tf.deploy.tflite import Conversion, convert
 from bignas_tf.deploy.verification_images import real_images
 
-PRESETS = {f"bignasmodel_{size}": f"BigNASModel{size.upper()}" for size in ("s", "m", "l", "xl")}
-
+# What the JSON of a preset's file says too.
+_PUBLISHED = (
+    "space", "genotype", "spec", "resolution", "macs", "params", "input_range", "image_size",
+    "interpolation", "labels",
+)  # fmt: skip
 _VERIFIED = 32  # images: enough for a share of agreement, seconds on a CPU
 _CALIBRATED = 100  # images: ranges of activations settle before that
 
 
+def preset_of(name: str | os.PathLike[str]) -> str | None:
+    """The preset of the zoo that a model's name means, in any case; None for a file's name."""
+    if Path(name).suffix:
+        return None
+    from bignas_tf.zoo.presets import list_models
+
+    preset = os.fspath(name).lower()
+    return preset if preset in list_models() else None
+
+
 def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """Loads a `.keras` file, or builds a preset with random weights that gives logits.
+    """Loads a `.keras` file, or builds a preset of the zoo that gives logits.
 
     Args:
-        name: path of a `.keras` file, or a key of `PRESETS` in any case.
+        name: path of a `.keras` file, or of `bignas_tf.zoo.list_models()` in any case.
 
     Returns:
         `(model, metadata)`. The metadata of a file is the JSON of the same stem
         beside it, empty if there is none; `input_range` is added where a leading
-        `Rescaling` layer tells it.
+        `Rescaling` layer tells it. That of a preset has under `weights` what its weights
+        were trained on, None for random ones.
 
     Raises:
         ValueError: if it is neither, or the file cannot be read.
     """
-    preset = PRESETS.get(os.fspath(name).lower())
+    preset = preset_of(name)
     if preset:
         return _preset(preset)
     path = Path(name)
     if path.suffix != ".keras":
-        allowed = ", ".join(PRESETS)
+        from bignas_tf.zoo.presets import list_models
+
+        allowed = ", ".join(list_models())
         raise ValueError(f"`model` must be a .keras file or one of {allowed}. Received: {name}")
     if not zipfile.is_zipfile(path):
         problem = "is not a Keras file" if path.exists() else "does not exist"
@@ -64,23 +80,28 @@ def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
 
 def _preset(name: str) -> tuple[Any, dict[str, Any]]:
     with captured_stderr():
-        from bignas_tf import zoo
-        from bignas_tf.cost import count
+        from bignas_tf.zoo import models
+        from bignas_tf.zoo.presets import get_preset, get_spec
+        from bignas_tf.zoo.trained import weights_of
 
-        # Logits: an int8 softmax has steps of 1/256, and all of an untrained network's 1000
-        # probabilities are smaller.
-        model = getattr(zoo, name)(weights=None, classifier_activation=None)
-    spec = model.spec.with_input_shape(tuple(model.inputs[0].shape[1:]))
-    cost = count(spec)
-    return model, {
-        "preset": name,
-        "weights": None,
-        "classifier_activation": None,
-        "input_range": list(BYTES),
-        "spec": spec.to_json(),
-        "macs": cost.macs,
-        "params": cost.params,
-    }
+        weights = next(iter(weights_of(name)), None)
+        model = models.build_model(
+            name,
+            include_top=True,
+            weights=weights,
+            input_tensor=None,
+            input_shape=None,
+            pooling=None,
+            classes=get_spec(name).classes,
+            # Logits: an int8 softmax has steps of 1/256, and all of an untrained network's 1000
+            # probabilities are smaller.
+            classifier_activation=None,
+            include_preprocessing=True,
+            name=name,
+        )
+    preset = get_preset(name)
+    known = {key: preset[key] for key in _PUBLISHED if key in preset}
+    return model, {"preset": name, **known, "weights": weights, "scores": "logits"}
 
 
 def convert_model(
@@ -99,7 +120,7 @@ def convert_model(
     """Converts a model by name, checked and calibrated on real images.
 
     Args:
-        model: a `.keras` file, or a key of `PRESETS` in any case (random weights).
+        model: a `.keras` file, or a preset of the zoo, as of `load_model`.
         output: the file to write, for a SavedModel the folder.
         format: one of `bignas_tf.deploy.formats.FORMATS`.
         quantization: a `Quantization` or its value; TFLite only.

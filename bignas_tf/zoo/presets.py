@@ -32,7 +32,8 @@ def get_preset(name: str) -> dict[str, Any]:
         A JSON object: `spec`, the `space` and `genotype` that it comes from, `resolution` in
         pixels and `interpolation` of its images, `input_range` of the model with its
         preprocessing, `macs`, `params`, the `published` figures that it matches, `origin`,
-        and `weights` and `accuracy`, both null where nobody has trained it.
+        and `weights` and `accuracy`, both null where nobody has trained it; with weights also
+        their `labels` and the `image_size` of the images that were resized for them.
 
     Raises:
         ValueError: for an unknown name.

@@ -83,15 +83,12 @@ def converted_metadata(monkeypatch, model):
 def test_a_zoo_model_is_checked_on_bytes_and_its_json_says_so(make_model, monkeypatch):
     from bignas_tf import zoo
 
-    def build(**arguments):
-        model = make_model((32, 32, 3))
-        model.spec = zoo.get_spec("bignasmodel_s")
-        return model
-
-    monkeypatch.setattr(zoo, "BigNASModelS", build)
-    described, images = converted_metadata(monkeypatch, "bignasmodel_s")
-    assert described["input_range"] == [0, 255]
-    assert described["input_range"] == zoo.get_preset("bignasmodel_s")["input_range"]
+    monkeypatch.setattr(zoo.models, "build_model", lambda *_, **__: make_model((32, 32, 3)))
+    described, images = converted_metadata(monkeypatch, "BigNASModel_S")
+    preset = zoo.get_preset("bignasmodel_s")
+    assert described["input_range"] == preset["input_range"] == [0, 255]
+    assert (described["preset"], described["weights"]) == ("bignasmodel_s", None)
+    assert (described["macs"], described["spec"]) == (preset["macs"], preset["spec"])
     assert images.min() >= 0 and images.max() > 100
 
 
