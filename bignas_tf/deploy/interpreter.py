@@ -16,9 +16,12 @@ _IDENTIFIER = b"TFL3"  # the flatbuffer's file identifier, bytes 4 to 8
 _TRIAL = """
 import sys
 from ai_edge_litert.interpreter import Interpreter
-interpreter = Interpreter(model_path=sys.argv[1])
-interpreter.allocate_tensors()
-interpreter.invoke()
+try:
+    interpreter = Interpreter(model_path=sys.argv[1])
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+except (ValueError, RuntimeError) as error:
+    sys.exit(str(error).strip().split("\\n")[0])
 """
 
 
@@ -109,24 +112,36 @@ def _check_file(path: Path) -> None:
         raise TFLiteFileError(f"not a TFLite file (no 'TFL3' at byte 4). Received: {path}")
 
 
-def require_survival(path: str | os.PathLike[str]) -> None:
+def require_survival(path: str | os.PathLike[str], seconds: float = 300.0) -> None:
     """Runs a TFLite file once in a process of its own.
 
     LiteRT aborts the process on some files that its converter writes.
 
     Args:
         path: a `.tflite` file.
+        seconds: float, how long it may take; the largest networks take a few.
 
     Raises:
-        TFLiteFileError: if that process dies, with its last words.
+        TFLiteFileError: if the file is missing, empty or not a TFLite model, or that process
+            dies, with its last words, or does not end in time.
     """
-    done = subprocess.run(  # noqa: S603 - our own interpreter, no shell
-        [sys.executable, "-c", _TRIAL, os.fspath(path)], capture_output=True, text=True
-    )
+    _check_file(Path(path))
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter, no shell
+            [sys.executable, "-c", _TRIAL, os.fspath(path)],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise TFLiteFileError(
+            f"LiteRT does not get through the file in {seconds:g} s. Received: {path}"
+        ) from None
     if done.returncode:
         words = done.stderr.strip().splitlines() or ["no output"]
+        refused, status = done.returncode == 1, f"ends with status {done.returncode} on"
         raise TFLiteFileError(
-            f"LiteRT ends with status {done.returncode} on the file ({words[-1]})"
+            f"LiteRT {'cannot run' if refused else status} the file ({words[-1]}). Received: {path}"
         )
 
 

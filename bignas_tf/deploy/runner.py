@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bignas_tf.deploy.preprocessing import OUTSIDE, placed
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.sidecar import read_sidecar
 
@@ -57,16 +58,23 @@ class Runner:
 
 
 def open_model(path: str | os.PathLike[str]) -> Runner:
-    """Loads a `.tflite`, `.keras` or `.onnx` file, or the folder of a SavedModel.
+    """Loads a `.tflite`, `.keras` or `.onnx` file, a SavedModel or a preset with weights.
 
     Args:
-        path: the file or folder.
+        path: the file, the folder of a SavedModel, or a preset of the zoo by name.
 
     Raises:
-        ValueError: if it is none of them, or damaged.
+        ValueError: if it is none of them, or damaged, or a preset without weights.
         ModuleNotFoundError: for an ONNX file, if ONNX Runtime is not installed.
     """
+    from bignas_tf.deploy.model_file import preset_of
+
     path = Path(path)
+    preset = None if path.exists() else preset_of(path)
+    if preset:
+        _require_weights(preset)
+        # As it was trained and its figures measured, on pixels that are no whole numbers.
+        return _keras(path, OUTSIDE)
     if path.suffix == ".keras":
         return _keras(path)
     if path.suffix == ".tflite":
@@ -82,15 +90,29 @@ def open_model(path: str | os.PathLike[str]) -> Runner:
     else:
         raise ValueError(
             "`model` must be a .keras file or a .tflite file, an .onnx file or the folder of a "
-            f"SavedModel. Received: {path}"
+            f"SavedModel, or a preset of the zoo with weights. Received: {path}"
         )
     return Runner(path, shape, read_sidecar(path), run)
 
 
-def _keras(path: Path) -> Runner:
+def _require_weights(preset: str) -> None:
+    from bignas_tf.zoo.presets import list_models
+    from bignas_tf.zoo.trained import weights_of
+
+    trained = ", ".join(name for name in list_models() if weights_of(name)) or "none yet"
+    if not weights_of(preset):
+        raise ValueError(
+            "`model` must be a file, or a preset that somebody has trained "
+            f"({trained}): this one has no weights. Received: {preset}"
+        )
+
+
+def _keras(path: Path, preprocessing: str | None = None) -> Runner:
     from bignas_tf.deploy.model_file import load_model
 
     model, metadata = load_model(path)
+    if preprocessing:
+        model, metadata = placed(model, metadata, preprocessing)
 
     def run(images: np.ndarray) -> np.ndarray:
         return model.predict_on_batch(images)
@@ -99,8 +121,14 @@ def _keras(path: Path) -> Runner:
 
 
 def _tflite(path: Path) -> tuple[tuple[int, ...], Callable[[np.ndarray], np.ndarray]]:
-    from bignas_tf.deploy.interpreter import input_and_output, load_interpreter, predict
+    from bignas_tf.deploy.interpreter import (
+        input_and_output,
+        load_interpreter,
+        predict,
+        require_survival,
+    )
 
+    require_survival(path)  # what it dies of would end this process without a word
     with captured_stderr():  # XNNPACK announces itself
         # One thread: networks for phones are too small for more at one image a time.
         interpreter = load_interpreter(path)

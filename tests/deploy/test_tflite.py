@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import json
 import os
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from bignas_tf.deploy import tflite
+from bignas_tf.deploy import interpreter, tflite
+from bignas_tf.deploy.runner import open_model
 from bignas_tf.deploy.tflite import (
     ConversionError,
     TFLiteFileError,
@@ -122,11 +124,29 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert path.read_bytes() == b"the one before"
 
 
-def test_a_file_that_kills_litert_is_not_kept(make_model, photographs, tmp_path, monkeypatch):
-    from bignas_tf.deploy import interpreter
+@pytest.mark.parametrize(
+    ("trial", "seconds", "message"),
+    [
+        ("import os; os.abort()", 60, "ends with status -6 on the file"),
+        ("import time; time.sleep(600)", 0.5, "does not get through the file in 0.5 s"),
+        ("import sys; sys.exit('no such op')", 60, r"cannot run the file \(no such op\)"),
+    ],
+)
+def test_a_file_that_litert_does_not_survive_is_refused_before_it_is_loaded(
+    trial, seconds, message, float_file, monkeypatch
+):
+    monkeypatch.setattr(interpreter, "_TRIAL", trial)
+    survival = functools.partial(interpreter.require_survival, seconds=seconds)
+    monkeypatch.setattr(interpreter, "require_survival", survival)
+    monkeypatch.setattr(interpreter, "load_interpreter", None)  # it would end these tests
+    with pytest.raises(TFLiteFileError, match=f"LiteRT {message}.*Received: {float_file}"):
+        open_model(float_file)
 
+
+def test_a_file_that_kills_litert_is_not_kept(
+    make_model, photographs, tmp_path, monkeypatch, converted_before
+):
     monkeypatch.setattr(interpreter, "_TRIAL", "import os; os.write(2, b'double free'); os.abort()")
-    monkeypatch.setattr(tflite, "flatbuffer", lambda *arguments: b"new")
     with pytest.raises(TFLiteFileError, match=r"status -6 on the file \(double free\)"):
         convert(make_model(), tmp_path / "model.tflite", verification_images=photographs[:2])
     assert not os.listdir(tmp_path)
