@@ -9,9 +9,12 @@ and what the JSON beside child.keras says. A file that does not compute what the
 computes is not kept.
 """
 
+import types
+
 from absl import flags
 
-from bignas_tf.deploy.model_file import convert_model
+from bignas_tf.commands import convert
+from bignas_tf.deploy.formats import TFLITE
 from bignas_tf.deploy.schemes import Quantization
 from bignas_tf.deploy.script import run_script
 
@@ -45,25 +48,15 @@ _PREPROCESSING = flags.DEFINE_enum(
     "inside: the file takes pixels of 0 to 255; outside: -1 to 1 (default: as the model).",
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
+_FLAGS = (
+    _MODEL, _OUTPUT, _QUANTIZATION, _IMAGES, _INPUT_RANGE, _IO, _PREPROCESSING, _OVERWRITE,
+)  # fmt: skip
 
 
 def main() -> None:
-    """Converts, and prints the figures."""
-    conversion = convert_model(
-        _MODEL.value,
-        _OUTPUT.value,
-        quantization=_QUANTIZATION.value,
-        io=_IO.value,
-        preprocessing=_PREPROCESSING.value,
-        images=_IMAGES.value,
-        input_range=_INPUT_RANGE.value,
-        overwrite=_OVERWRITE.value,
-        verbose=True,
-    )
-    print(conversion.summary())
-    if conversion.warning():
-        print(f"warning: {conversion.warning()}")
-    print(f"described in {conversion.sidecar}")
+    """Does what `bignas convert --model` does."""
+    given = {flag.name: flag.value for flag in _FLAGS}
+    convert.main(types.SimpleNamespace(workdir=None, data=None, format=TFLITE, **given))
 
 
 if __name__ == "__main__":

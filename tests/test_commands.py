@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 
@@ -22,11 +23,13 @@ from commands_fixture import (
 from PIL import Image
 
 from bignas_tf import cost
-from bignas_tf.commands import convert
+from bignas_tf.commands import convert, run_folder
+from bignas_tf.data import load_source
 from bignas_tf.deploy import tflite
 from bignas_tf.deploy.interpreter import predict
 from bignas_tf.resize import prepare
 from bignas_tf.search.results import read_selected
+from bignas_tf.training import run_data
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.run_data import load_run_data
 
@@ -82,6 +85,28 @@ def test_selected_children_are_within_their_budgets_and_as_accurate_as_said(fini
         assert f"{name}: {entry['accuracy']:.2%} of 1200 held-out images" in said["select"]
 
 
+class Sealed:
+    """Test images that nobody may look at, not even count."""
+
+    def __getattribute__(self, name):
+        raise AssertionError(f"the test images were asked for {name}")
+
+    def __len__(self):
+        raise AssertionError("the test images were counted")
+
+
+def test_a_selection_never_looks_at_the_test_images(run, monkeypatch):
+    def sealed(*arguments, **options):
+        return dataclasses.replace(load_source(*arguments, **options), test=Sealed())
+
+    monkeypatch.setattr(run_data, "load_source", sealed)
+    done("select", f"--workdir={run}", f"--budget=mmacs:{BIG:.6f}", "--fine_rounds=1")
+    # Not for want of a seal: what must look at them cannot.
+    done("extract", f"--workdir={run}")
+    with pytest.raises(AssertionError, match="the test images were"):
+        done("evaluate", f"--workdir={run}")
+
+
 def test_the_evaluation_has_the_accuracy_of_every_saved_child(finished):
     workdir, said = finished
     data = load_run_data(Recipe.from_json(read(workdir / "run.json")["recipe"]))
@@ -105,6 +130,7 @@ def test_a_converted_child_is_described_by_its_own_figures(finished):
     counted = cost.count(genotype.spec())
     assert (described["macs"], described["params"]) == (counted.macs, counted.params)
     assert described["genotype"] == genotype.as_dict()
+    assert (described["child"], described["scores"]) == ("s", "logits")
     assert described["bytes"] == (workdir / "s.tflite").stat().st_size
     assert described["labels"] == [str(digit) for digit in range(10)]
     child = keras.models.load_model(workdir / "children" / "s.keras")
@@ -188,7 +214,10 @@ def test_only_the_images_that_are_needed_are_read(finished, tmp_path, monkeypatc
     command = ("convert", f"--workdir={workdir}", "--overwrite")
     assert_refused(bignas(*command), "enough")
     assert_refused(bignas(*command, "--quantization=int8"), "enough")
-    assert sizes == {"s.tflite": [12, 0], "s_int8.tflite": [12, 52]}  # of 64 images
+    variant = ("--quantization=int8", "--io=uint8", "--preprocessing=inside")
+    assert_refused(bignas(*command, *variant), "enough")
+    names = ("s_int8.tflite", "s_int8_uint8_inside.tflite")
+    assert sizes == {"s.tflite": [12, 0], **dict.fromkeys(names, [12, 52])}  # of 64 images
     # Only work that succeeds is recorded.
     assert "int8" not in read(workdir / "run.convert.json")["command"]
 
@@ -205,12 +234,36 @@ def test_a_child_cut_by_hand_is_evaluated_without_a_selection(run):
     assert evaluation["children"]["hand"]["top1"] == evaluation["smallest"]["top1"]
 
 
-def test_a_conversion_replaces_no_file_unasked(finished):
-    workdir, _ = finished
-    before = (workdir / "s.tflite").read_bytes()
+@pytest.mark.parametrize("kept", ["s.tflite", "s.json"])
+def test_a_conversion_replaces_no_file_unasked(finished, kept, tmp_path, monkeypatch):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    for path in workdir.glob("s.*"):
+        if path.name != kept:
+            path.unlink()
+    before = files(workdir)
+    monkeypatch.setattr(run_folder, "load_run", None)  # any work would fail
     result = bignas("convert", f"--workdir={workdir}")
-    assert_refused(result, "^error: the output exists already; set `overwrite`.*s.tflite$")
-    assert (workdir / "s.tflite").read_bytes() == before
+    assert_refused(result, f"^error: the output exists already; set `overwrite`.*{kept}$")
+    assert files(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--output=a.tflite",), "`output` must be left out with `workdir`. Received: .*a.tflite"),
+        (("--images=photos",), "`images` must be left out with `workdir`. Received: 'photos'"),
+        (("--input_range=0,255",), "`input_range` must be left out with `workdir`"),
+    ],
+)
+def test_what_a_run_knows_itself_is_not_taken(run, arguments, message):
+    assert_refused(bignas("convert", f"--workdir={run}", *arguments), f"^error: {message}")
+
+
+def test_a_single_model_needs_an_output_and_takes_no_source():
+    assert_refused(bignas("convert", "--model=a.keras"), "`output` must be given with `model`")
+    others = ("--output=a.tflite", "--data=digits")
+    result = bignas("convert", "--model=a.keras", *others)
+    assert_refused(result, "`data` must be left out with `model`; see `images`")
 
 
 def test_a_search_does_not_go_on_with_weights_trained_further(finished, tmp_path):

@@ -21,6 +21,7 @@ from report_fixture import (
 )
 
 from bignas_tf.report import ReportError, write_report
+from bignas_tf.report.exports import read_exported
 
 POINT = '{"genotype": {}, "mmacs": 0.7, "accuracy": 0.9}'
 
@@ -108,6 +109,17 @@ def test_times_of_another_file_of_the_same_size_are_left_out(tmp_path):
         write_benchmark(tmp_path, [{**row, "sha256": hashlib.sha256(found).hexdigest()}])
         table = page_of(tmp_path).tables["Exported files"]
         assert ("median (ms)" in table["s.tflite"]) == shown
+
+
+def test_a_variant_is_the_childs_that_its_json_names(tmp_path):
+    path = tmp_path / "s_int8_uint8_inside.tflite"
+    write_export(tmp_path, "s", "int8", 100)
+    (tmp_path / "s_int8.tflite").rename(path)
+    described = json.loads((tmp_path / "s_int8.json").read_text())
+    dump(path.with_suffix(".json"), described)
+    assert read_exported(path).child == path.stem
+    dump(path.with_suffix(".json"), {**described, "child": "s"})
+    assert read_exported(path).child == "s"
 
 
 def test_a_sidecar_of_another_file_is_refused(tmp_path):

@@ -1,9 +1,10 @@
 """Converts children to TFLite, ONNX, SavedModels; checks each against its Keras model.
 
 For a run: every extracted child, calibrated and checked on training images; writes
-NAME.tflite (NAME_int8.tflite, NAME.onnx, NAME_saved_model, ...) and its JSON to the run's
-folder. For a single .keras file or zoo model: --output, see also export/convert_tflite.py.
-docs/deploy.md says what each quantization is for and what is checked.
+NAME.tflite (NAME_int8.tflite, NAME_int8_uint8_inside.tflite, NAME.onnx, NAME_saved_model, ...)
+and its JSON to the run's folder. For a single .keras file or zoo model: --output, see also
+export/convert_tflite.py. docs/deploy.md says what each quantization is for, what a file is
+called and what is checked.
 
 Examples:
   bignas convert --workdir=runs/cifar10 --quantization=int8
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bignas_tf.checks import require
 from bignas_tf.commands.run_folder import require_one
 from bignas_tf.deploy.formats import FORMATS, TFLITE
 from bignas_tf.deploy.preprocessing import PREPROCESSING
@@ -26,6 +28,10 @@ from bignas_tf.deploy.schemes import POST_TRAINING
 
 QUANTIZATIONS = tuple(kind.value for kind in POST_TRAINING)
 VERIFIED, CALIBRATED = 64, 256  # images
+_OF_A_MODEL = ("output", "images", "input_range")
+_HANDED_ON = (
+    "format", "quantization", "io", "preprocessing", "images", "input_range", "overwrite",
+)  # fmt: skip
 
 
 def add_arguments(parser: Any) -> None:
@@ -34,6 +40,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--model", help="a .keras file or a zoo name such as bignasmodel_m instead")
     parser.add_argument("--output", type=Path, help="file to write, with --model")
     parser.add_argument("--images", help="folder of images to check with, with --model")
+    parser.add_argument(
+        "--input_range",
+        type=lambda text: text.split(","),
+        help="with --model: its values of black and white, for example 0,255 (default: what its "
+        "JSON says, else -1,1)",
+    )
     parser.add_argument("--data", help="source of --workdir, if it has moved since the training")
     parser.add_argument("--format", default=TFLITE, choices=FORMATS)
     parser.add_argument(
@@ -57,25 +69,19 @@ def main(arguments: Any) -> None:
     require_one(arguments)
     check_format(arguments.format, arguments.quantization, arguments.io)
     if arguments.workdir:
+        for name in _OF_A_MODEL:
+            given = getattr(arguments, name)
+            require(given is None, name, "left out with `workdir`", given)
         _convert_run(arguments)
         return
+    require(arguments.output is not None, "output", "given with `model`", arguments.output)
+    require(arguments.data is None, "data", "left out with `model`; see `images`", arguments.data)
     from bignas_tf.deploy.model_file import convert_model
 
-    if arguments.output is None:
-        raise ValueError("`output` must be given with `model`. Received: None")
-    _say(
-        convert_model(
-            arguments.model,
-            arguments.output,
-            format=arguments.format,
-            quantization=arguments.quantization,
-            io=arguments.io,
-            preprocessing=arguments.preprocessing,
-            images=arguments.images,
-            overwrite=arguments.overwrite,
-            verbose=True,
-        )
-    )
+    options = {name: getattr(arguments, name) for name in _HANDED_ON}
+    conversion = convert_model(arguments.model, arguments.output, **options, verbose=True)
+    _say(conversion)
+    print(f"described in {conversion.sidecar}")
 
 
 def _say(conversion: Any) -> None:
@@ -98,16 +104,17 @@ def spread(images: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _convert_run(arguments: Any) -> None:
     from bignas_tf.commands.run_folder import child_files, load_run, recorded, require_current
-    from bignas_tf.deploy.formats import check_place, default_name
+    from bignas_tf.deploy.formats import check_pair, default_name
     from bignas_tf.deploy.schemes import Quantization
 
     kind = Quantization(arguments.quantization)
+    variant = (arguments.format, kind, arguments.io, arguments.preprocessing)
     outputs = {
-        path: arguments.workdir / default_name(path.stem, arguments.format, kind)
+        path: arguments.workdir / default_name(path.stem, *variant)
         for path in child_files(arguments.workdir)
     }
     for output in outputs.values():
-        check_place(output, arguments.format, arguments.overwrite)
+        check_pair(output, arguments.format, arguments.overwrite)
     trained, data = load_run(arguments)
     require_current(list(outputs), trained)
     with recorded(arguments, {}, trained):
@@ -133,7 +140,7 @@ def _convert_child(path: Path, output: Path, split: Any, arguments: Any) -> None
 
     common: dict[str, Any] = {
         "verification_images": images(verified),
-        "metadata": metadata,
+        "metadata": {**metadata, "child": path.stem},
         "overwrite": arguments.overwrite,
     }
     if arguments.format != TFLITE:

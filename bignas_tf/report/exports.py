@@ -30,7 +30,7 @@ class ExportedFile:
 
     Attributes:
         name: of the file.
-        child: its name, without the suffix of the quantization.
+        child: its name, as the JSON tells, else the file's without the quantization.
         quantization: such as `int8`.
         bytes: int.
         images: how many images the comparison used.
@@ -66,10 +66,11 @@ def read_exported(path: Path) -> ExportedFile:
     if fields.text("sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
         raise ReportError(f"{sidecar} describes another file than {path.name}; convert it again")
     quantization = fields.text("quantization")
+    own = f"_{quantization}"
     verification = fields.object("verification")
     return ExportedFile(
         name=path.name,
-        child=path.stem.removesuffix(f"_{quantization}"),
+        child=fields.text("child") if "child" in fields else path.stem.removesuffix(own),
         quantization=quantization,
         bytes=fields.integer("bytes"),
         images=verification.integer("images", 1),
