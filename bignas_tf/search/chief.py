@@ -65,7 +65,7 @@ class Chief:
             OSError: if the port is taken.
             RuntimeError: if workers die again and again, or as `select`.
         """
-        from bignas_tf.search.tuner import StrategyOracle
+        from bignas_tf.search.oracle import StrategyOracle
 
         oracle = StrategyOracle(search.points.space, search, search.points, search=name)
         with (

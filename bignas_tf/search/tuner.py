@@ -1,223 +1,33 @@
-"""KerasTuner around our searches: an oracle of a strategy, a tuner that trains nothing.
+"""KerasTuner around our searches: a tuner that trains nothing, and children for its own tuners.
 
-Both work in one process and as chief and workers over KerasTuner's gRPC service. The
-wrapping goes this way round only: strategies and evaluators know nothing of KerasTuner.
+With `StrategyOracle` the tuner works in one process and as one of many workers over KerasTuner's
+gRPC service. The wrapping goes this way round only: strategies and evaluators know nothing of it.
 """
 
 from __future__ import annotations
 
-import collections
 import os
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-from bignas_tf.search.evaluator import Evaluator, Points
-from bignas_tf.search.packages import search_package
-from bignas_tf.spaces import Genotype, Space
+from bignas_tf.search.evaluator import Evaluator
+from bignas_tf.search.oracle import (
+    OBJECTIVE,
+    SEARCH,
+    StrategyOracle,
+    genotype_of,
+    hyperparameters,
+    keras_tuner,
+    objective,
+)
+from bignas_tf.spaces import Space
 
-search_package("keras_tuner", "A search with many workers")
+from keras_tuner.engine import base_tuner  # isort: skip
 
-import keras_tuner  # noqa: E402
-from keras_tuner.engine import base_tuner  # noqa: E402
-from keras_tuner.engine import trial as trial_module  # noqa: E402
+__all__ = ["ChildHyperModel", "ChildTuner", "StrategyOracle"]
 
-OBJECTIVE = "accuracy"
-SEARCH = "search"
 IDLE_SECONDS = (0.02, 0.5)
-RUNNING, IDLE, STOPPED, COMPLETED = "RUNNING", "IDLE", "STOPPED", "COMPLETED"
-
-
-class Asking(Protocol):
-    """What an oracle needs of a `Strategy`, or of the `Search` that writes down its results."""
-
-    @property
-    def phase(self) -> str: ...
-
-    @property
-    def finished(self) -> bool: ...
-
-    def ask(self, n: int) -> list[Genotype]: ...
-
-    def tell(self, genotypes: Sequence[Genotype], metrics: Sequence[Mapping[str, float]]) -> None:
-        """Takes results."""
-        ...
-
-
-def hyperparameters(space: Space, search: str = "") -> Any:
-    """A space as KerasTuner's: one `Choice` per gene.
-
-    Args:
-        space: whose genes these are.
-        search: what a worker must be of, too, in a `Fixed` named `search`.
-    """
-    found = keras_tuner.HyperParameters()
-    genotype_of(space, found)
-    if search:
-        found.Fixed(SEARCH, search)
-    return found
-
-
-def genotype_of(space: Space, hp: Any) -> Genotype:
-    """The genotype that hyperparameters say; genes they do not have yet are added."""
-    return space.genotype(
-        {
-            gene.name: hp.Choice(
-                gene.name, list(gene.choices), ordered=True, default=gene.choices[0]
-            )
-            for gene in space.genes
-        }
-    )
-
-
-def _objective() -> Any:
-    return keras_tuner.Objective(OBJECTIVE, "max")
-
-
-class StrategyOracle(keras_tuner.Oracle):
-    """Hands out what a strategy asks for, and tells it the results.
-
-    The strategy hears them in the order in which it asked, whatever the order in which they
-    come, so a `RoundStrategy` proposes the same for any number of workers. What is known
-    already becomes no trial. Nothing that goes wrong here is raised in a worker's call, which
-    would keep KerasTuner's lock for ever: the search stops and `error` says why. KerasTuner's
-    own files, which a kill can damage, are not written: `points` is what lasts.
-
-    Args:
-        space: of the genotypes.
-        strategy: new or with a state; `Search` is one that writes its files.
-        points: known results; new ones are added at once.
-        search: what a worker must be of, too (such as a checksum of the weights), in every
-            trial's hyperparameter `search`; empty for nothing.
-
-    Attributes:
-        error: what stopped the search; None if nothing did.
-        evaluated: number of results by the id of the tuner that they came from.
-    """
-
-    def __init__(
-        self, space: Space, strategy: Asking, points: Points | None = None, search: str = ""
-    ) -> None:
-        super().__init__(
-            objective=_objective(),
-            hyperparameters=hyperparameters(space, search),
-            allow_new_entries=False,
-            tune_new_entries=False,
-        )
-        self.verbose = 0  # the trials are shown by whoever runs this
-        self.points = Points(space, "search") if points is None else points
-        self.error: Exception | None = None
-        self.evaluated: collections.Counter[str] = collections.Counter()
-        self._space = space
-        self._strategy = strategy
-        self._search = search
-        # Asked and not told: the phase it was asked in.
-        self._asked: dict[Genotype, str] = {}
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to evaluate, or an error."""
-        return self.error is not None or (self._strategy.finished and not self._asked)
-
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The next genotype to evaluate; IDLE while it depends on results that are not there."""
-        try:
-            genotype = self._next()
-        except Exception as error:  # see the class
-            self.error = error
-            genotype = None
-        if genotype is None:
-            return {"status": STOPPED if self.finished else IDLE}
-        fixed = {SEARCH: self._search} if self._search else {}
-        return {"status": RUNNING, "values": genotype.as_dict() | fixed}
-
-    def _next(self) -> Genotype | None:
-        while self.error is None:
-            genotypes = self._strategy.ask(1)
-            if not genotypes:
-                if not self._asked and not self._strategy.finished:
-                    raise RuntimeError("The strategy waits for results although it has them all")
-                return None
-            (genotype,) = genotypes
-            self._asked[genotype] = self._strategy.phase
-            if genotype not in self.points:
-                return genotype
-            self._tell()
-        return None
-
-    def _tell(self) -> None:
-        """Tells the strategy what is known of the first that it asked for."""
-        while self._asked:
-            first = next(iter(self._asked))
-            if first not in self.points:
-                return
-            # Before it is told: what the strategy raises must not come again at every call.
-            del self._asked[first]
-            self._strategy.tell([first], [self.points[first]])
-
-    @keras_tuner.synchronized
-    def create_trial(self, tuner_id: str) -> Any:
-        trial = self.ongoing_trials.get(tuner_id)
-        if trial is not None and self._genotype(trial) not in self.points:
-            return trial  # of a worker that died over it, and has come again
-        self.ongoing_trials.pop(tuner_id, None)
-        self.tuner_ids.add(tuner_id)
-        # An id of its own: a worker that outlives a chief must not answer another's question.
-        trial_id = uuid.uuid4().hex
-        response = self.populate_space(trial_id)
-        space = self.get_space()
-        space.values = response.get("values", {})
-        trial = trial_module.Trial(space, trial_id, response["status"])
-        if trial.status == RUNNING:
-            self.trials[trial_id] = self.ongoing_trials[tuner_id] = trial
-            self.start_order.append(trial_id)
-        elif trial.status == STOPPED:
-            self.tuner_ids.discard(tuner_id)
-        return trial
-
-    @keras_tuner.synchronized
-    def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Any:
-        if trial_id not in self.trials:
-            return self.get_trial(trial_id)
-        try:
-            trial = super().update_trial(trial_id, metrics, step=step)
-            genotype = self._genotype(trial)
-            self.points.add(genotype, metrics, self._asked.get(genotype, ""))
-            self.evaluated.update(
-                tuner_id for tuner_id, ongoing in self.ongoing_trials.items() if ongoing is trial
-            )
-            self._tell()
-        except Exception as error:  # see the class
-            self.error = error
-        return self.get_trial(trial_id)
-
-    @keras_tuner.synchronized
-    def end_trial(self, trial: Any) -> None:
-        if trial.trial_id not in self.trials:
-            return
-        try:
-            super().end_trial(trial)
-        except Exception as error:  # see the class
-            self.error = error
-
-    def get_trial(self, trial_id: str) -> Any:
-        """The trial; a stopped one without values where the id is of another chief."""
-        known = self.trials.get(trial_id)
-        return known or trial_module.Trial(self.get_space(), trial_id, STOPPED)
-
-    def save(self) -> None:
-        """Writes nothing: see the class."""
-
-    def reload(self) -> None:
-        """Reads nothing: see the class."""
-
-    def _save_trial(self, trial: Any) -> None:
-        """Writes nothing: see the class."""
-
-    def _genotype(self, trial: Any) -> Genotype:
-        values = trial.hyperparameters.values
-        return self._space.genotype({gene.name: values[gene.name] for gene in self._space.genes})
 
 
 class ChildTuner(base_tuner.BaseTuner):
@@ -241,7 +51,7 @@ class ChildTuner(base_tuner.BaseTuner):
         self, space: Space, evaluator: Evaluator, oracle: Any = None, search: str = ""
     ) -> None:
         if oracle is None:
-            oracle = keras_tuner.Oracle(_objective(), hyperparameters=hyperparameters(space))
+            oracle = keras_tuner.Oracle(objective(), hyperparameters=hyperparameters(space))
         super().__init__(oracle, directory=os.devnull, project_name=SEARCH)
         self._space = space
         self._evaluator = evaluator

@@ -161,7 +161,7 @@ def test_workers_that_die_again_and_again_end_the_search_with_their_last_words(t
 
 def test_a_port_that_is_taken_is_refused(tmp_path):
     from bignas_tf.search.chief import serving
-    from bignas_tf.search.tuner import StrategyOracle
+    from bignas_tf.search.oracle import StrategyOracle
 
     make = functools.partial(
         StrategyOracle, tabular_process.SPACE, tabular_process.new_search(tmp_path)

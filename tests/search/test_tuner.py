@@ -19,14 +19,8 @@ from bignas_tf.search import (
     parse_budgets,
     select,
 )
-from bignas_tf.search.tuner import (
-    ChildHyperModel,
-    ChildTuner,
-    StrategyOracle,
-    genotype_of,
-    hyperparameters,
-    keras_tuner,
-)
+from bignas_tf.search.oracle import StrategyOracle, genotype_of, hyperparameters, keras_tuner
+from bignas_tf.search.tuner import ChildHyperModel, ChildTuner
 from bignas_tf.spaces import Stage, get_space
 
 # KerasTuner asks threads for their names in a way that Python 3.10 deprecates.
@@ -52,7 +46,7 @@ def oracle_of(search, name=""):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def finished(folder, search, oracle):
@@ -129,6 +123,28 @@ def test_a_worker_that_comes_again_gets_the_genotype_that_it_died_over(tmp_path)
     oracle.update_trial(first.trial_id, {"accuracy": 0.5})
     # It reported, and died before it could end the trial.
     assert oracle.create_trial("worker0").trial_id not in (first.trial_id, second.trial_id)
+
+
+def test_workers_get_what_was_asked_in_a_row_until_one_has_nothing_left(tmp_path):
+    strategy = RandomSearch(SPACE, BUDGETS, seed=7, evaluations=20)
+    asked = RandomSearch(SPACE, BUDGETS, seed=7, evaluations=20).ask(20)
+    assert len(asked) == 20
+    oracle = StrategyOracle(SPACE, strategy)
+
+    def answer(tuner_id):
+        trial = oracle.create_trial(tuner_id)
+        oracle.update_trial(trial.trial_id, {"accuracy": 0.5})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+        return asked.index(genotype_of(SPACE, trial.hyperparameters))
+
+    assert [answer("a"), answer("b"), answer("a"), answer("b")] == [0, 8, 1, 9]
+    assert [answer("c") for _ in range(4)] == [16, 17, 18, 19]
+    # Of two that have six left each the first gives, from its end.
+    assert [answer("c") for _ in range(3)] == [7, 15, 6]
+    assert [answer("a") for _ in range(4)] == [2, 3, 4, 5]
+    assert sorted(answer("b") for _ in range(5)) == [10, 11, 12, 13, 14]
+    assert oracle.create_trial("a").status == "STOPPED"
 
 
 def test_a_result_that_comes_twice_counts_once(tmp_path):
