@@ -11,7 +11,7 @@ Reference:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import keras
@@ -24,6 +24,8 @@ from bignas_tf.ops import INPUT, BatchNorm, Op, last_uses
 from bignas_tf.primitives import apply_finished, full_precision, moments, normalize
 from bignas_tf.spec import NetworkSpec
 
+# Float64 `(n,)` of every worker that calibrates together, in their order: `(workers, n)`.
+Gather = Callable[[np.ndarray], np.ndarray]
 METHODS = ("sequential", "batch_average")
 CHUNK = 256  # images that run at a time; the result does not depend on it
 # Positions that are summed in float32: fused kernels lose 1e-3 of a variance over 3e6 of them.
@@ -67,6 +69,14 @@ class PooledMoments:
             self.squares + group_variance * count + delta**2 * (self.count * count / total)
         )
         self.count = total
+
+    def of_all_workers(self, gather: Gather) -> PooledMoments:
+        """The moments over what all workers pooled, the same on each of them."""
+        own = np.concatenate([[self.count], self.mean, self.variance])
+        pooled = PooledMoments()
+        for row in gather(own):
+            pooled.add_moments(int(row[0]), *np.split(row[1:], 2))
+        return pooled
 
     @property
     def variance(self) -> np.ndarray:
@@ -122,8 +132,12 @@ def batch_norm_statistics(
     method: str = "sequential",
     chunk: int = CHUNK,
     memory_limit_mb: float = 4096,
+    gather: Gather | None = None,
 ) -> dict[str, np.ndarray]:
-    """Statistics of every batch normalization of a network; see `calibrate`."""
+    """Statistics of every batch normalization of a network; see `calibrate`.
+
+    With `gather`, sequential ones are those over the images of all workers.
+    """
     require_choice("method", method, METHODS)
     require_int("chunk", chunk)
     shape = tuple(images.shape)
@@ -145,7 +159,7 @@ def batch_norm_statistics(
     with full_precision():
         if method == "batch_average":
             return _batch_average(ops, weights, chunks)
-        calibration = SequentialCalibration(weights)
+        calibration = SequentialCalibration(weights, gather)
         if needed_mb <= memory_limit_mb:
             calibration.walk(ops, [{INPUT: chunk} for chunk in chunks])
         else:
@@ -158,13 +172,15 @@ class SequentialCalibration:
 
     Args:
         weights: of the network or a part of it, by `op/weight`.
+        gather: of workers that have images of their own; None for a single one.
 
     Attributes:
         weights: tensors; with the statistics found so far.
         statistics: found so far, by `op/moving_*`.
     """
 
-    def __init__(self, weights: Mapping[str, Any]):
+    def __init__(self, weights: Mapping[str, Any], gather: Gather | None = None):
+        self._gather = gather
         self.weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
         self.statistics: dict[str, np.ndarray] = {}
 
@@ -177,6 +193,8 @@ class SequentialCalibration:
         pooled = PooledMoments()
         for x in chunks:
             pooled.add(x)
+        if self._gather:
+            pooled = pooled.of_all_workers(self._gather)
         for name, value in (("mean", pooled.mean), ("variance", pooled.variance)):
             path = f"{op.name}/moving_{name}"
             dtype = keras.backend.standardize_dtype(self.weights[f"{op.name}/gamma"].dtype)

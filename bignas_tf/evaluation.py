@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops as K
 
 from bignas_tf import cost
-from bignas_tf.calibration import batch_norm_statistics
+from bignas_tf.calibration import Gather, batch_norm_statistics
 from bignas_tf.data import Split
 from bignas_tf.ops import INPUT, BatchNorm, last_uses
 from bignas_tf.primitives import apply_finished, full_precision
@@ -124,6 +124,8 @@ class ChildEvaluator:
         memory_limit_mb: of the activations that a child's calibration and evaluation hold at
             once, and again of those that the next may go on from; a child that needs more is
             calibrated block by block and shares nothing.
+        gather: of workers that score the same children together, each on images of its own:
+            statistics and scores are those of all images. None for a single one.
     """
 
     def __init__(
@@ -133,28 +135,40 @@ class ChildEvaluator:
         validation: Split,
         split: str = "held-out training",
         memory_limit_mb: float = 4096,
+        gather: Gather | None = None,
     ):
         self.supernet = supernet
         self.split = split
+        self._gather = gather
         self._weights = supernet.weight_arrays()
         self._calibration = calibration
         self._validation = validation
         self._memory_limit_mb = memory_limit_mb
         self._images: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._prefixes = SharedPrefixes(self._weights, memory_limit_mb)
+        self._prefixes = SharedPrefixes(self._weights, memory_limit_mb, gather)
         self._donor: tuple[Genotype, dict[str, np.ndarray]] | None = None
 
     def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
         """Accuracy (0..1), mean cross-entropy, MMACs and parameters (M) of each genotype."""
         labels = self._validation.labels
-        return [metrics_of(each.spec(), self.logits(each), labels) for each in genotypes]
+        found = [metrics_of(each.spec(), self.logits(each), labels) for each in genotypes]
+        if self._gather:
+            for metrics in found:
+                own = [metrics["accuracy"], metrics["loss"], 1.0]
+                parts = self._gather(np.asarray(own) * len(labels)).sum(axis=0)
+                metrics["accuracy"], metrics["loss"] = map(float, parts[:2] / parts[2])
+        return found
 
     def finished_weights(self, genotype: Genotype) -> dict[str, np.ndarray]:
         """Weights of the child with its calibrated statistics, by `op/weight`."""
         weights = slice_weights(self._weights, genotype.spec().ops())
         calibration, _ = self._at(genotype["resolution"])
         return weights | batch_norm_statistics(
-            genotype.spec(), weights, calibration, memory_limit_mb=self._memory_limit_mb
+            genotype.spec(),
+            weights,
+            calibration,
+            memory_limit_mb=self._memory_limit_mb,
+            gather=self._gather,
         )
 
     def logits(self, genotype: Genotype, donor: Genotype | None = None) -> np.ndarray:

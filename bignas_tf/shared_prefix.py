@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from keras import ops as K
 
-from bignas_tf.calibration import SequentialCalibration
+from bignas_tf.calibration import Gather, SequentialCalibration
 from bignas_tf.ops import INPUT, Op, last_uses
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.supernet import slice_weights
@@ -51,10 +51,17 @@ class SharedPrefixes:
     Args:
         weights: of the supernet, by `op/weight`.
         memory_limit_mb: of all states that are kept; those of the first blocks go first.
+        gather: of workers that have calibration images of their own; None for a single one.
     """
 
-    def __init__(self, weights: Mapping[str, np.ndarray], memory_limit_mb: float):
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        memory_limit_mb: float,
+        gather: Gather | None = None,
+    ):
         self._weights = weights
+        self._gather = gather
         self._memory_limit_mb = memory_limit_mb
         self._shape: tuple[int, ...] = ()
         self._states: list[_State] = []
@@ -107,7 +114,7 @@ class SharedPrefixes:
 
     def _advance(self, state: _State, group: tuple[Op, ...], needed: set[str]) -> _State:
         """Calibrates one more block and runs all images through it."""
-        network = SequentialCalibration(slice_weights(self._weights, group))
+        network = SequentialCalibration(slice_weights(self._weights, group), self._gather)
         calibration = network.walk(group, state.calibration, needed)
         validation = []
         for chunk in state.validation:

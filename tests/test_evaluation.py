@@ -1,8 +1,11 @@
 """Evaluation: the accuracy of the extracted, calibrated child, with honest intervals."""
 
+import concurrent.futures
 import functools
+import threading
 
 import numpy as np
+import pytest
 from supernets import SPACES, assert_agrees, noise, randomized, shared
 
 from bignas_tf import cost
@@ -91,3 +94,26 @@ def test_right_answers_are_counted_over_all_batches():
     wrong = np.arange(300) % 7 == 0
     labels[wrong] = (labels[wrong] + 1) % 10
     np.testing.assert_array_equal(correct(genotype.spec(), weights, images, labels), ~wrong)
+
+
+def test_workers_with_a_part_of_the_images_each_score_as_one_with_all():
+    calibration, validation = split(30, seed=0), split(300, seed=1)
+    genotypes = SPACES["digits"]().sample(2, seed=5)
+    given, barrier = [None, None, None], threading.Barrier(3)
+
+    def worker(number):
+        def gather(values):
+            given[number] = values
+            barrier.wait(60)
+            found = np.stack(given)
+            barrier.wait(60)
+            return found
+
+        own = (each.take(np.arange(len(each))[number::3]) for each in (calibration, validation))
+        return ChildEvaluator(shared("digits", "float32"), *own, gather=gather).score(genotypes)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        scores = list(pool.map(worker, range(3)))
+    assert scores[0] == scores[1] == scores[2]
+    for own, expected in zip(scores[0], evaluator().score(genotypes), strict=True):
+        assert own == pytest.approx(expected, rel=1e-5)

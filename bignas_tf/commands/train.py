@@ -1,7 +1,9 @@
 """Trains a supernet, or goes on with a run that was stopped.
 
 Writes checkpoints/, log.jsonl, tensorboard/ (under TensorFlow) and run.json to the run's
-folder. Ctrl-C saves and stops; the same command goes on from there, on either backend.
+folder. Ctrl-C and SIGTERM save and stop; the same command goes on from there, on either backend.
+Checkpoints are the last three and the best by held-out accuracy, the mean of the biggest and the
+smallest child.
 
 Example:
   bignas train --recipe=cifar10 --data=folder:/data/cifar10 --workdir=runs/cifar10
@@ -10,6 +12,7 @@ Example:
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import Any
 
@@ -162,11 +165,11 @@ def main(arguments: Any) -> int:
         loop_options=options,
     )
     step = trainer.run()
-    if trainer.interrupted:
+    if step < trainer.total_steps:
         print(
             f"stopped and saved at step {step} of {trainer.total_steps}; the same command goes on"
         )
-        return 130
+        return 130 if trainer.interrupted == signal.SIGINT else 0
     print(f"trained {step} steps; checkpoint {trainer.manager.latest()}")
     return 0
 

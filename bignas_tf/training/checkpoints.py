@@ -7,8 +7,10 @@ written under another name in the same folder, flushed to the disk and renamed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import shutil
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -103,7 +105,7 @@ class Restored(NamedTuple):
 
 
 class CheckpointManager:
-    """The newest checkpoints of one run, `step_00001234.safetensors` in one folder.
+    """The newest checkpoints of one run, `step_00001234.safetensors`, and `best.safetensors`.
 
     One process writes to a folder; any number may read.
 
@@ -130,12 +132,14 @@ class CheckpointManager:
         Args:
             step: int, 0 or more: updates made so far. Replaces a checkpoint of that step.
             arrays: as in `write_checkpoint`.
-            metadata: as in `write_checkpoint`.
+            metadata: as in `write_checkpoint`; one with a higher `score` than the best
+                checkpoint, or the first with one, replaces that as well.
 
         Returns:
             The path of the new checkpoint.
 
         Raises:
+            OSError: if it cannot be written; older ones are intact.
             ValueError: if the folder holds a sound checkpoint of a later step, which a
                 resumed run would take instead of this one.
         """
@@ -151,10 +155,32 @@ class CheckpointManager:
         for stray in self.folder.glob(".step_*.tmp"):
             stray.unlink()
         path = self.folder / f"step_{step:08d}.safetensors"
-        write_checkpoint(path, arrays, metadata)
+        try:
+            write_checkpoint(path, arrays, metadata)
+            if metadata.get("score", -math.inf) > self.best_score():
+                with replacing(self.best) as temporary:
+                    shutil.copyfile(path, temporary)
+        except OSError as error:
+            last = next((p.name for p in reversed(self.paths()) if p != path), "none")
+            raise OSError(
+                f"The checkpoint of step {step} cannot be written to {self.folder}: {error}; older "
+                f"ones are intact, the newest of them is {last}"
+            ) from error
         for old in self.paths()[: -self.keep]:
             old.unlink()
         return path
+
+    @property
+    def best(self) -> Path:
+        """Where the checkpoint of the highest score is, once there is one."""
+        return self.folder / "best.safetensors"
+
+    def best_score(self) -> float:
+        """The highest score so far; minus infinity for none or a damaged file."""
+        try:
+            return read_metadata(self.best)["score"]
+        except (CheckpointError, FileNotFoundError):
+            return -math.inf
 
     def paths(self) -> list[Path]:
         """Returns the checkpoints of the folder, oldest first, damaged ones included."""

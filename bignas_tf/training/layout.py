@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -93,6 +94,10 @@ class Layout:
         share = batch_size // self.workers
         return slice(self.worker * share, (self.worker + 1) * share)
 
+    def share(self, count: int) -> np.ndarray:
+        """Of so many examples the positions that this worker evaluates, int `(k,)`."""
+        return np.array_split(np.arange(count), self.workers)[self.worker]
+
     def distribute(self, arrays: Mapping[str, np.ndarray], axis: int = 0) -> dict[str, Any]:
         """Divides this worker's rows, along `axis`, among its replicas."""
         if self.replicas == 1:
@@ -107,21 +112,29 @@ class Layout:
 
         return {name: part(array) for name, array in arrays.items()}
 
-    def of_all_workers(self, value: int) -> list[int]:
-        """A number of each worker, in their order, on every worker."""
-        if self.workers == 1:
-            return [value]
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """Float64 `(n,)` of each worker, in their order, `(workers, n)`, on every worker."""
+        found = self._gathered(tf.constant(values, tf.float64))
+        return self.strategy.experimental_local_results(found)[0].numpy()
+
+    @functools.cached_property
+    def _gathered(self) -> Any:
         local = self.replicas // self.workers
 
-        def gathered() -> Any:
+        def of_replica(values: Any) -> Any:
             context = tf.distribute.get_replica_context()
             worker = context.replica_id_in_sync_group // local
-            own = tf.one_hot(worker, self.workers, dtype=tf.int64) * value
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+            # Of the replicas of a worker one speaks.
+            speaks = tf.cast(context.replica_id_in_sync_group % local == 0, values.dtype)
+            own = tf.one_hot(worker, self.workers, dtype=values.dtype) * speaks
+            rows = own[:, None] * values[None]
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
 
-        found = tf.function(lambda: self.strategy.run(gathered), autograph=False)()
-        summed = self.strategy.experimental_local_results(found)[0].numpy()
-        return (summed // local).tolist()
+        return tf.function(
+            lambda values: self.strategy.run(of_replica, args=(values,)),
+            input_signature=[tf.TensorSpec([None], tf.float64)],
+            autograph=False,
+        )
 
     def describe(self) -> dict[str, Any]:
         """As run.json says it."""

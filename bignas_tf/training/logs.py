@@ -158,6 +158,11 @@ class RunLogs:
             self._log.write({"step": step, "epoch": epoch, **values})
             self._scalars.write(step, values)
 
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        if not self.bar.disable:
+            self.bar.write(text)
+
     def __enter__(self) -> RunLogs:
         return self
 

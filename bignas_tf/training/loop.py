@@ -10,7 +10,9 @@ import keras
 from keras import ops as K
 
 from bignas_tf.checks import require
+from bignas_tf.data import Split
 from bignas_tf.data.batches import BatchPlan
+from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.ops import Dropout
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.rule import Rule
@@ -115,19 +117,9 @@ class Loop(abc.ABC):
         """Asks all workers to stop; where there are others, they know after the next steps."""
         self.stopped = True
 
-    def require_same(self, argument: str, value: int) -> None:
-        """Requires that all workers start alike.
-
-        Raises:
-            ValueError: if another worker has another value.
-        """
-        found = self.of_all_workers(value)
-        allowed = "the same on all workers, which need one folder for their checkpoints"
-        require(len(set(found)) == 1, argument, allowed, found)
-
-    def of_all_workers(self, value: int) -> list[int]:
-        """A number of each worker, in their order; every worker has to ask."""
-        return [value]
+    def evaluator(self, calibration: Split, validation: Split) -> Any:
+        """Scores children on the present weights; every worker has to ask for the same ones."""
+        return child_evaluator(self.supernet, calibration, validation)
 
     @property
     def is_chief(self) -> bool:

@@ -14,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from bignas_tf.checks import require, require_int
+from bignas_tf.data import Split
 from bignas_tf.data.batches import BatchPlan
+from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.spaces.sizes import size_table
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.loop import WorkerLostError
@@ -77,8 +79,13 @@ class TensorflowLoop(TensorflowTerms):
         self._stopping = True
         self.stopped = self.stopped or self.layout.workers == 1
 
-    def of_all_workers(self, value: int) -> list[int]:
-        return self.layout.of_all_workers(value)
+    def evaluator(self, calibration: Split, validation: Split) -> Any:
+        if self.layout.workers == 1:
+            return super().evaluator(calibration, validation)
+        calibration, validation = (
+            split.take(self.layout.share(len(split))) for split in (calibration, validation)
+        )
+        return ChildEvaluator(self.supernet, calibration, validation, gather=self.layout.gather)
 
     @property
     def is_chief(self) -> bool:
@@ -97,6 +104,10 @@ class TensorflowLoop(TensorflowTerms):
         """As of `Loop`; a chunk never crosses the end of an epoch."""
         from bignas_tf.data.pipeline import TrainingBatches
 
+        if self.layout.workers > 1:
+            starts = self.layout.gather(np.asarray([start]))[:, 0].astype(int).tolist()
+            allowed = "a folder whose checkpoints all workers see: they go on from the same step"
+            require(len(set(starts)) == 1, "workdir", allowed, f"steps {starts}")
         batches = TrainingBatches(plan, start, self.layout.rows(plan.batch_size))
         while start < last:
             epoch_end = (start // plan.steps_per_epoch + 1) * plan.steps_per_epoch

@@ -14,7 +14,6 @@ from typing import Any
 import keras
 
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.spaces import MBConvSpace
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
@@ -126,9 +125,9 @@ class Trainer:
             seed=recipe.seed,
             **options,
         )
-        self.interrupted = False
+        self.interrupted: int | None = None  # the signal that stopped it
+        self._score: float | None = None  # of the present weights
         self.step = self._restore()
-        self.loop.require_same("step", self.step)
         if not self.step and recipe.init_from:
             initialize_from(self.supernet, recipe.init_from)
         if self.loop.is_chief:
@@ -168,6 +167,7 @@ class Trainer:
             "data": self.data.source.name,
             "fingerprint": self.data.source.fingerprint,
             "steps_per_epoch": self.plan.steps_per_epoch,
+            **({} if self._score is None else {"score": self._score}),
         }
 
     def save(self) -> Path:
@@ -248,9 +248,10 @@ class Trainer:
                             mark, mark_time = end, now
                     sound = True
                     pause = time.monotonic()
+                    self._score = None
                     if self.step % self.plan.steps_per_epoch == 0:
                         self._end_epoch(logs)
-                    if self.step % every == 0 and saves:
+                    if saves and (self.step % every == 0 or self._score is not None):
                         self.save()
                     mark_time += time.monotonic() - pause  # the rate is that of training
             except WorkerLostError as error:
@@ -259,7 +260,7 @@ class Trainer:
             finally:
                 if sound and saves and self._unsaved():
                     self.save()
-        self.interrupted = self.loop.stopped
+        self.interrupted = interrupted.signal
         return self.step
 
     def _unsaved(self) -> bool:
@@ -287,13 +288,14 @@ class Trainer:
             return
         self.loop.publish()
         with averaged(self.supernet, self.optimizer):
-            evaluator = child_evaluator(self.supernet, self.data.calibration, self.data.held_out)
+            evaluator = self.loop.evaluator(self.data.calibration, self.data.held_out)
         ends = {"biggest": self.space.biggest(), "smallest": self.space.smallest()}
         scores = evaluator.score(list(ends.values()))
         values = {f"accuracy/{name}": s["accuracy"] for name, s in zip(ends, scores, strict=True)}
+        self._score = sum(values.values()) / len(values)
         logs.write(self.step, epoch, values)
         shown = ", ".join(f"{name} {value:.2%}" for name, value in values.items())
-        logs.bar.write(f"epoch {epoch}: {shown} (held-out training images, calibrated)")
+        logs.say(f"epoch {epoch}: {shown} (held-out training images, calibrated)")
 
 
 def _loop_class() -> Any:

@@ -1,6 +1,8 @@
 import json
+import math
 import os
 import pathlib
+import resource
 
 import ml_dtypes
 import numpy as np
@@ -258,3 +260,34 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path):
 def test_keeping_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`keep` must be an integer of at least 1. Received: 0"):
         CheckpointManager(tmp_path, keep=0)
+
+
+def test_the_best_checkpoint_outlives_the_newest(tmp_path):
+    manager = CheckpointManager(tmp_path, keep=2)
+    assert manager.best_score() == -math.inf
+    for step, score in [(1, 0.2), (2, 0.5), (3, None), (4, 0.5), (5, 0.4)]:
+        metadata = {} if score is None else {"score": score}
+        manager.save(step, {"x": np.float32(step)}, metadata)
+    arrays, metadata = read_checkpoint(manager.best)
+    assert (float(arrays["x"]), metadata) == (2.0, {"score": 0.5})
+    assert [path.stem for path in manager.paths()] == ["step_00000004", "step_00000005"]
+    assert CheckpointManager(tmp_path).best_score() == 0.5
+    manager.best.write_bytes(b"noise")
+    manager.save(6, {"x": np.float32(6)}, {"score": 0.1})
+    assert manager.best_score() == 0.1
+
+
+def test_a_disk_that_is_full_is_said_and_leaves_older_checkpoints(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    manager.save(1, {"x": np.zeros(10, np.float32)}, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(
+            OSError, match="step 2 cannot be written .* large.* step_00000001.safetensors"
+        ):
+            manager.save(2, {"x": np.zeros(10_000, np.float32)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.safetensors"]
+    assert manager.restore_latest().step == 1
