@@ -35,14 +35,14 @@ def eager():
     tf.config.run_functions_eagerly(False)
 
 
-def batches(count=len(STEPS)):
+def batches():
     rng = np.random.default_rng(2)
     return [
         {
             "images": rng.integers(0, 256, (BATCH, 8, 8, 1), dtype=np.uint8),
             "labels": rng.integers(0, 10, BATCH).astype(np.int32),
         }
-        for _ in range(count)
+        for _ in STEPS
     ]
 
 
