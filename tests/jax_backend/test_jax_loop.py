@@ -10,9 +10,13 @@ import jax
 import numpy as np
 import pytest
 import training_case
+from jax.sharding import Mesh
 from training_case import BATCH, SPACE, STEPS, make_loop, make_plan, make_supernet, run
 
+from bignas_tf.data import AugmentationPolicy
 from bignas_tf.training.checkpoints import optimizer_arrays
+from bignas_tf.training.chunks import prepared_chunks
+from bignas_tf.training.jax_data import DeviceData
 from bignas_tf.training.jax_loop import JaxLoop
 from bignas_tf.training.rule import SandwichRule
 from bignas_tf.training.state import OPTIMIZER, _averages, averaged
@@ -200,3 +204,31 @@ def test_genotypes_never_compile_again(straight):
     _, _, loop = straight
     (program,) = loop._programs.values()
     assert program._cache_size() == 1
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_what_only_the_host_can_augment_reaches_a_step_as_the_plan_reads_it(mixup):
+    policy = AugmentationPolicy(crop=0.3, flip=True, operations="autoaugment", mixup=mixup)
+    plan = make_plan(policy)
+    data = DeviceData(plan, SPACE.classes, Mesh(np.array(jax.devices()), ("batch",)))
+    assert not data.resident
+    chunks = prepared_chunks(
+        SandwichRule(SPACE), plan, 3, 6, seed=4, steps=2,
+        resolutions=SPACE.training_resolutions, with_images=True,
+    )  # fmt: skip
+    batch, step = jax.jit(data.batch), 3
+    for chunk in chunks:  # the first ends with its epoch
+        for position in range(chunk.count):
+            inputs = {name: array[position] for name, array in chunk.inputs.items()}
+            images, labels = batch(data.arrays, inputs)
+            expected = plan.read(step)
+            np.testing.assert_array_equal(images, expected["images"])
+            one_hot = np.eye(SPACE.classes)[expected["labels"]]
+            if mixup:
+                share = expected["shares"][:, None] / 256
+                one_hot = share * one_hot + (1 - share) * one_hot[::-1]
+                np.testing.assert_allclose(labels, one_hot, atol=1e-6)
+            else:
+                np.testing.assert_array_equal(labels, expected["labels"])
+            step += 1
+    assert step == 6

@@ -12,7 +12,7 @@ import bignas_tf.training.trainer as trainer_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.spaces import SPACES, MBConvSpace, Stage
-from bignas_tf.training.checkpoints import CheckpointError, read_checkpoint
+from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, read_checkpoint
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
@@ -79,7 +79,8 @@ def checkpoint(workdir, step):
 
 
 def steps_saved(workdir):
-    return sorted(int(path.stem[5:]) for path in (workdir / "checkpoints").iterdir())
+    paths = CheckpointManager(workdir / "checkpoints").paths()
+    return [int(path.stem.removeprefix("step_")) for path in paths]
 
 
 def assert_same_state(workdir, other, step):
@@ -258,7 +259,7 @@ def test_a_run_for_other_classes_starts_from_all_weights_but_the_classifier(fini
     assert trainer.step == 0
 
 
-def test_a_broken_image_stops_the_run_by_name_and_keeps_what_was_trained(
+def test_a_broken_image_stops_the_run_by_name_which_then_goes_on_without_it(
     tmp_path, monkeypatch, eager
 ):
     data = write_images(tmp_path / "images", "ab", count=20)
@@ -276,6 +277,10 @@ def test_a_broken_image_stops_the_run_by_name_and_keeps_what_was_trained(
     with pytest.raises(BrokenImageError, match=broken):
         trainer.run()
     assert steps_saved(tmp_path / "run") == [step]
+    skipping = FOLDER.replace(on_bad_image="skip")
+    assert Trainer(skipping, tmp_path / "run", data=data).run(stop_after=3) == 3
+    (listed,) = json.loads((tmp_path / "run" / "bad_images.json").read_text())
+    assert listed == broken
     Image.new("L", (8, 8)).save(broken)
     assert Trainer(FOLDER, tmp_path / "run", data=data).run(stop_after=4) == 4
 
