@@ -31,10 +31,14 @@ def preset_of(name: str | os.PathLike[str]) -> str | None:
     """The preset of the zoo that a model's name means, in any case; None for a file's name."""
     if Path(name).suffix:
         return None
-    from bignas_tf.zoo.presets import list_models
-
     preset = os.fspath(name).lower()
-    return preset if preset in list_models() else None
+    return preset if preset in _presets() else None
+
+
+def _presets() -> tuple[str, ...]:
+    with captured_stderr():  # the zoo loads Keras, and TensorFlow greets at length
+        from bignas_tf.zoo.presets import list_models
+    return list_models()
 
 
 def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
@@ -57,10 +61,9 @@ def load_model(name: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         return _preset(preset)
     path = Path(name)
     if path.suffix != ".keras":
-        from bignas_tf.zoo.presets import list_models
-
-        allowed = ", ".join(list_models())
-        raise ValueError(f"`model` must be a .keras file or one of {allowed}. Received: {name}")
+        # For the name of a file nobody waits until the zoo is loaded.
+        allowed = "a model of the zoo by name" if path.suffix else f"one of {', '.join(_presets())}"
+        raise ValueError(f"`model` must be a .keras file or {allowed}. Received: {name}")
     if not zipfile.is_zipfile(path):
         problem = "is not a Keras file" if path.exists() else "does not exist"
         raise ValueError(f"the `model` file {problem}. Received: {path}")

@@ -128,7 +128,12 @@ def test_a_leading_rescaling_tells_the_input_range_unless_the_json_does(
         ("benchmark_host", ["--model={tflite}", "--profile={text}"], "`profile` must be a folder"),
         ("benchmark_host", ["--model={tflite}", "--csv=/nowhere/a.csv"], "folder does not exist"),
         ("benchmark_host", [], "--model"),
-        ("convert_tflite", ["--model={text}", "--output={out}"], "must be a .keras file or one of"),
+        (
+            "convert_tflite",
+            ["--model={text}", "--output={out}"],
+            "a .keras file or a model of the zoo",
+        ),
+        ("convert_tflite", ["--model=unheard_of", "--output={out}"], "or one of bignasmodel_s, "),
         ("convert_tflite", ["--model={keras}", "--output={out}"], "is not a Keras file"),
         ("convert_tflite", ["--model={keras}", "--output={tflite}"], "exists already"),
         (
