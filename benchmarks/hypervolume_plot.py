@@ -40,11 +40,13 @@ def draw_curves(
             axes.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
             medians = [statistics.median(column) for column in columns]
             axes.plot(numbers, medians, line, color=colour, label=name.replace("_", " "))
-        # The first few, that all strategies share, would press the rest together.
-        firsts = [statistics.median(column[min(9, len(column) - 1)] for column in own)
-                  for own in curves.values()]  # fmt: skip
-        top = max(max(curve) for own in curves.values() for curve in own)
-        axes.set_ylim(min(firsts) - 0.05 * (top - min(firsts)), top + 0.05 * (top - min(firsts)))
+        # The first few evaluations would press the rest together.
+        tenth = [[curve[min(9, len(curve) - 1)] for curve in own] for own in curves.values()]
+        bottom = min(map(statistics.median, tenth))
+        top = max(curve[-1] for own in curves.values() for curve in own)
+        if top > bottom:
+            margin = 0.05 * (top - bottom)
+            axes.set_ylim(bottom - margin, top + margin)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.legend(loc="lower right", title="median, range over seeds")
