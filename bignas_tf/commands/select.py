@@ -84,6 +84,12 @@ def add_arguments(parser: Any) -> None:
         "--objectives",
         help="of nsga2; default: accuracy:max and the metrics of the budgets, such as mmacs:min",
     )
+    parser.add_argument(
+        "--screen",
+        type=int,
+        help="propose so many times as many candidates and evaluate those that an accuracy "
+        "predictor, learning from the results so far, finds best: 4",
+    )
     parser.add_argument("--latency_table", help="JSON of `bignas latency-table`, for latency_ms")
     parser.add_argument(
         "--device", choices=DEVICES, help="without a table: where latency_ms is measured first"

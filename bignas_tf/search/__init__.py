@@ -15,11 +15,15 @@ from bignas_tf.search.metrics import METRICS, Metric, Profiled, measure, registe
 from bignas_tf.search.nsga2 import NSGA2
 from bignas_tf.search.objective import Objective, default_objectives, parse_objectives
 from bignas_tf.search.pareto import front
+from bignas_tf.search.predictor import AccuracyPredictor
 from bignas_tf.search.random_search import RandomSearch
+from bignas_tf.search.screening import Screening
 from bignas_tf.search.select import Search, check_names, choose, select
 from bignas_tf.search.strategy import RoundStrategy, Strategy
 
 __all__ = [
+    "AccuracyPredictor",
+    "Screening",
     "METRICS",
     "NSGA2",
     "Budget",

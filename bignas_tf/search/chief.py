@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
-from tqdm import tqdm
-
 from bignas_tf.checks import require, require_int
+from bignas_tf.search.progress import SearchBar
 from bignas_tf.search.select import Search
 from bignas_tf.search.worker_processes import WorkerProcesses
 
@@ -93,9 +92,8 @@ class Chief:
         return search.finish()
 
 
-def _show(bar: tqdm, search: Search, evaluated: int) -> None:
-    bar.set_description(search.phase, refresh=False)
-    bar.total = search.planned
+def _show(bar: SearchBar, search: Search, evaluated: int) -> None:
+    search.show(bar)
     bar.update(evaluated - bar.n)
 
 

@@ -17,7 +17,7 @@ from bignas_tf.files import read_json, replacing
 from bignas_tf.search.pareto import front
 from bignas_tf.spaces import Space
 
-TRIALS, FRONT, SELECTED = "trials.csv", "front.csv", "selected"
+TRIALS, FRONT, SELECTED, SCREENINGS = "trials.csv", "front.csv", "selected", "screening.csv"
 _FOR_READERS = ("order", "spec")
 
 
@@ -26,19 +26,22 @@ def write_results(
     space: Space,
     points: Sequence[Mapping[str, Any]],
     selected: Sequence[Mapping[str, Any]],
+    screenings: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Writes a search's results, each file whole and only where it changes.
 
     `trials.csv` has a row per evaluation: `order` from 1, `phase`, `split`, `accuracy`, the
     costs and other metrics, and a column per gene; `front.csv` those rows that no other is
     cheaper and as accurate as, by ascending MMACs; `selected/NAME.json` a chosen child:
-    its entry, `order` among the budgets (from 0) and `spec`, the network.
+    its entry, `order` among the budgets (from 0) and `spec`, the network. A search with a
+    predictor has `screening.csv`, a row per round, as in `Screening.reports`.
 
     Args:
         folder: of the search.
         space: of the children.
         points: evaluations in order, as in `points.jsonl`.
         selected: what `select` returns, or a part of it.
+        screenings: what the predictor did in each round.
     """
     trials = [{"order": number, **point} for number, point in enumerate(points, start=1)]
     metrics = dict.fromkeys(name for point in points for name in point)
@@ -52,6 +55,8 @@ def write_results(
         spec = space.genotype(entry["genotype"]).spec().to_json()
         text = json.dumps({**entry, "order": order, "spec": spec}, indent=2, allow_nan=False)
         _write(folder / SELECTED / f"{entry['name']}.json", f"{text}\n")
+    if screenings:
+        _write(folder / SCREENINGS, table(list(screenings[0]), screenings))
     current = {f"{entry['name']}.json" for entry in selected}
     for path in (folder / SELECTED).glob("*.json"):
         if path.name not in current:  # chosen under a name that is no longer asked for

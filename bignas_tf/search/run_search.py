@@ -33,7 +33,7 @@ from bignas_tf.search.nsga2 import NSGA2
 from bignas_tf.search.objective import Objective, parse_objectives
 from bignas_tf.search.random_search import RandomSearch
 from bignas_tf.search.select import POINTS, Search, check_names, select
-from bignas_tf.search.strategy import Strategy
+from bignas_tf.search.strategy import RoundStrategy, Strategy
 from bignas_tf.spaces import Space
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class SearchOptions:
     device: str | None = None
     quantization: str = "float32"
     latency_threads: int = 1
+    screen: int | None = None
 
     def __post_init__(self):
         ok = isinstance(self.budget, str)
@@ -99,6 +100,12 @@ class SearchOptions:
             ValueError: for a budget that no child of the space meets, or a bad number.
             ModuleNotFoundError: for a strategy whose package is not installed.
         """
+        strategy = self._unscreened(space)
+        if self.screen is not None:
+            strategy.screen(self.screen)
+        return strategy
+
+    def _unscreened(self, space: Space) -> RoundStrategy:
         budgets, seed, count = self.budgets(), self.seed, self.evaluations
         if self.strategy == "random":
             return RandomSearch(space, budgets, seed, count)

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from bignas_tf.checks import require, require_int
 from bignas_tf.files import write_json
 from bignas_tf.search.budget import Budget, check_feasible
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, Points, loss_of
+from bignas_tf.search.progress import SearchBar
 from bignas_tf.search.results import write_results
 from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Genotype, Space
@@ -70,13 +69,13 @@ def select(
     search = Search(cached, budgets, strategy=strategy, folder=folder, names=names)
     with search.bar(progress) as bar:
         while genotypes := search.ask(batch):
-            bar.set_description(search.phase)
+            search.show(bar)
             metrics = []
             for genotype in genotypes:
                 metrics += cached.score([genotype], phase=search.phase)
                 bar.update()
             search.tell(genotypes, metrics)
-            bar.total = search.planned
+            search.show(bar)
         if not search.finished:
             raise RuntimeError("The strategy waits for results although it has them all")
     return search.finish()
@@ -116,6 +115,7 @@ class Search:
         self._budgets = budgets
         self._strategy = strategy
         self._folder = Path(folder)
+        self._selected: list[dict[str, Any]] = []
         _resume(strategy, self._folder / STATE)
         # Told, but their lines are of a file that was deleted or damaged by more than a kill.
         self._lost = [genotype for genotype in strategy.told if genotype not in points]
@@ -135,10 +135,14 @@ class Search:
         """Whether there is nothing left to ask."""
         return not self._lost and self._strategy.finished
 
-    def bar(self, progress: bool = True) -> tqdm:
-        """A bar of the evaluations, those of earlier processes done, with the time left."""
+    def bar(self, progress: bool = True) -> SearchBar:
+        """A bar of the evaluations, those of earlier processes done."""
         known = len(self._strategy.told) - len(self._lost)
-        return tqdm(total=self.planned, initial=known, unit="child", disable=not progress)
+        return SearchBar(self.planned, known, progress)
+
+    def show(self, bar: SearchBar) -> None:
+        """Shows the phase and what is best as of the last state that was written."""
+        bar.show(self.phase, self.planned, self._selected, self._strategy.screenings)
 
     def ask(self, n: int) -> list[Genotype]:
         """Up to `n` genotypes to evaluate; none if the search is over or waits for results."""
@@ -170,8 +174,14 @@ class Search:
         return selected
 
     def _write(self) -> list[dict[str, Any]]:
-        selected = choose(self.points, self._budgets, self._names)
-        write_results(self._folder, self.points.space, self.points.points, selected)
+        selected = self._selected = choose(self.points, self._budgets, self._names)
+        write_results(
+            self._folder,
+            self.points.space,
+            self.points.points,
+            selected,
+            self._strategy.screenings,
+        )
         write_json(self._folder / STATE, self._strategy.state())
         return selected
 

@@ -12,6 +12,7 @@ import numpy as np
 from bignas_tf.checks import is_number, require, require_int
 from bignas_tf.search.budget import Budget, cheapest, check_feasible
 from bignas_tf.search.evaluator import loss_of
+from bignas_tf.search.screening import Screening
 from bignas_tf.spaces import Genotype, Space
 
 
@@ -36,6 +37,11 @@ class Strategy(Protocol):
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to ask, as far as the last `ask` or `tell` knows."""
+        ...
+
+    @property
+    def screenings(self) -> Sequence[Mapping[str, Any]]:
+        """What a predictor did in each round, as in `Screening.reports`; may be empty."""
         ...
 
     def ask(self, n: int) -> list[Genotype]:
@@ -121,6 +127,32 @@ class RoundStrategy(abc.ABC):
         self._pending: list[Genotype] = []
         self._told: dict[Genotype, tuple[float, float]] = {}  # accuracy, loss
         self._cheapest: dict[Budget, Genotype] = {}
+        self._screening: Screening | None = None
+        self._repeat = 0  # of the round's proposals, where it has several
+
+    def screen(self, times: int) -> None:
+        """Lets a predictor choose what is evaluated; to be called before anything is asked.
+
+        Each round proposes several times, every time with other draws, and asks as many of
+        all these candidates as it would without; see `Screening`.
+
+        Args:
+            times: how often each round proposes, 2 or more.
+
+        Raises:
+            ValueError: for a bad number, no budgets, or a strategy of one round, which has
+                nothing to learn from.
+            ModuleNotFoundError: without scikit-learn.
+        """
+        allowed = f"left out for {self.name}, whose one round has no results to learn from"
+        require(self._rounds > 1, "screen", allowed, times)
+        self._screening = Screening(self.space, self.budgets, self.seed, times)
+        self._settings["screen"] = times
+
+    @property
+    def screenings(self) -> tuple[dict[str, Any], ...]:
+        """What the predictor did in each round, as in `Screening.reports`."""
+        return tuple(self._screening.reports) if self._screening else ()
 
     @abc.abstractmethod
     def propose(self, number: int) -> list[Genotype]:
@@ -246,11 +278,14 @@ class RoundStrategy(abc.ABC):
 
     def rng(self, *keys: int) -> np.random.Generator:
         """A generator of its own for every seed and `keys`, independent of the past."""
-        return np.random.Generator(np.random.Philox([self.seed, *keys]))
+        again = [self._repeat] if self._repeat else []
+        return np.random.Generator(np.random.Philox([self.seed, *keys, *again]))
 
     def state(self) -> dict[str, Any]:
+        screening = {"screening": self._screening.state()} if self._screening else {}
         return {
             **self._identity(),
+            **screening,
             "round": self._round,
             # What was asked but not told was lost with the process: it is asked again first.
             "queue": [list(genotype.values) for genotype in (*self._pending, *self._queue)],
@@ -270,6 +305,8 @@ class RoundStrategy(abc.ABC):
             self.space.genotype(values): (accuracy, loss[0] if loss else math.inf)
             for values, accuracy, *loss in state["told"]
         }
+        if self._screening:
+            self._screening.load_state(state["screening"])
 
     def _identity(self) -> dict[str, Any]:
         """What two searches must share for one to continue the other."""
@@ -284,6 +321,27 @@ class RoundStrategy(abc.ABC):
 
     def _advance(self) -> None:
         """Begins the next round that has anything to propose once this one is over."""
-        while not (self._queue or self._pending) and self._round + 1 < self._rounds:
+        while not (self._queue or self._pending):
+            if self._screening:
+                self._screening.settle(self._accuracies())
+            if self._round + 1 >= self._rounds:
+                return
             self._round += 1
-            self._queue = sorted(self.propose(self._round), key=prefix_order)
+            self._queue = sorted(self._chosen(), key=prefix_order)
+
+    def _chosen(self) -> list[Genotype]:
+        """What the round that begins asks."""
+        if self._screening is None:
+            return self.propose(self._round)
+        return self._screening.choose(self.phase, self._proposal, self._accuracies())
+
+    def _proposal(self, draw: int) -> list[Genotype]:
+        """What the round proposes when it draws for the first time (0), the second, ..."""
+        self._repeat = draw
+        try:
+            return self.propose(self._round)
+        finally:
+            self._repeat = 0
+
+    def _accuracies(self) -> dict[Genotype, float]:
+        return {genotype: accuracy for genotype, (accuracy, _) in self._told.items()}
