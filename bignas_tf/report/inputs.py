@@ -233,7 +233,9 @@ def _point(number: int, fields: Fields) -> Point:
 
 def _front(points: list[Point]) -> list[Point]:
     """The points of the front by ascending MMACs."""
-    measured = [{"mmacs": p.mmacs, "accuracy": p.accuracy, "point": p} for p in points]
+    measured: list[dict[str, Any]] = [
+        {"mmacs": point.mmacs, "accuracy": point.accuracy, "point": point} for point in points
+    ]
     return [each["point"] for each in front(measured)]
 
 
