@@ -289,13 +289,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     tmp_path, monkeypatch, eager
 ):
     trainer = Trainer(RECIPE, tmp_path)
-    step = trainer.loop.step
+    train = trainer.loop.train
 
-    def diverges(batch, number):
-        losses = step(batch, number)
-        return losses | {"random2": float("nan")} if number == 5 else losses
+    def diverges(chunk, number):
+        (losses,) = train(chunk, number)
+        return [losses | {"random2": float("nan")} if number == 5 else losses]
 
-    monkeypatch.setattr(trainer.loop, "step", diverges)
+    monkeypatch.setattr(trainer.loop, "train", diverges)
     with pytest.raises(NonFiniteLossError, match="random2 child is nan at step 5"):
         trainer.run()
     assert steps_saved(tmp_path) == [4]
@@ -313,11 +313,11 @@ def test_a_huge_learning_rate_ends_in_a_loss_that_is_not_finite(tmp_path, eager)
 def test_an_error_within_a_step_never_saves_half_of_it(tmp_path, monkeypatch, eager):
     trainer = Trainer(RECIPE, tmp_path)
 
-    def breaks(batch, number):
+    def breaks(chunk, number):
         raise KeyboardInterrupt
 
     trainer.run(stop_after=1)
-    monkeypatch.setattr(trainer.loop, "step", breaks)
+    monkeypatch.setattr(trainer.loop, "train", breaks)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert steps_saved(tmp_path) == [1]
