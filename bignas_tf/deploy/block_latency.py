@@ -86,7 +86,7 @@ class TablePlan:
             "threads": self.threads,
             "seed": self.seed,
             "planned_blocks": len(self.drawn_blocks()),
-            "planned_networks": self.networks,
+            "planned_networks": len(self.drawn_networks()),
         }
 
     def drawn_blocks(self) -> list[SingleBlock]:
@@ -95,18 +95,27 @@ class TablePlan:
         if self.blocks is None or self.blocks >= len(every):
             return every
         rng = np.random.Generator(np.random.Philox(self.seed))
+        kinds: dict[str, list[int]] = {}
+        for index, block in enumerate(every):
+            kinds.setdefault(block.spec.blocks[0].type, []).append(index)
+        least = len(kinds)
+        require(self.blocks >= least, "blocks", f"at least {least}, one of each kind", self.blocks)
+        drawn = {int(rng.choice(members)) for members in kinds.values()}
+        others = [index for index in range(len(every)) if index not in drawn]
         # Neighbours in this order are alike: one of each run of them is drawn.
-        strata = np.array_split(np.arange(len(every)), self.blocks)
-        return [every[rng.choice(stratum)] for stratum in strata]
+        strata = np.array_split(others, max(1, self.blocks - least))
+        drawn |= {int(rng.choice(stratum)) for stratum in strata if self.blocks > least}
+        return [every[index] for index in sorted(drawn)]
 
     def drawn_networks(self) -> dict[str, NetworkSpec]:
-        """The whole networks by name, from about the smallest to about the biggest."""
+        """The whole networks by name, from about the smallest to about the biggest.
+
+        Fewer in a space so small that some would be drawn twice.
+        """
         rng = np.random.Generator(np.random.Philox([self.seed, 1]))
         levels = np.linspace(0, 1, self.networks) if self.networks > 1 else np.array([0.5])
-        return {
-            f"{number:02}": self._draw(level, rng).spec()
-            for number, level in enumerate(levels[: self.networks])
-        }
+        drawn = [self._draw(level, rng).spec() for level in levels[: self.networks]]
+        return {f"{i:02}": spec for i, spec in enumerate(drawn) if spec not in drawn[:i]}
 
     def _draw(self, level: float, rng: np.random.Generator) -> Genotype:
         """A genotype whose genes are at about that share of their choices."""
