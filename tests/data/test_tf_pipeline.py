@@ -137,10 +137,10 @@ class CountedSplit(Split):
     reads = 0
     lock = threading.Lock()
 
-    def read(self, indices):
+    def read(self, indices, views=None):
         with self.lock:
             CountedSplit.reads += 1
-        return super().read(indices)
+        return super().read(indices, views)
 
 
 def test_batches_are_read_ahead_while_the_trainer_works_but_not_without_end():

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import bignas_tf.cli as cli
 import bignas_tf.training.dry_run as dry_run_module
 from bignas_tf.data import BrokenImageError
 from bignas_tf.spaces import get_space
@@ -78,3 +79,19 @@ def test_a_broken_image_of_the_sample_is_refused_by_name(tmp_path):
     recipe = RECIPE.replace(held_out=0, batch_size=4, augmentation={"crop": 0.5})
     with pytest.raises(BrokenImageError, match=r"bee/\d+.jpg"):
         dry_run(recipe, tmp_path / "run", data=f"folder:{tmp_path}")
+
+
+def test_the_command_prints_what_was_found(monkeypatch, capsys):
+    asked = {}
+
+    def found(recipe, workdir, **options):
+        asked.update(recipe=recipe, workdir=workdir, **options)
+        return {"data": "few", "time": "long"}
+
+    monkeypatch.setattr(dry_run_module, "dry_run", found)
+    flags = ["--recipe=cifar10", "--workdir=w", "--data=folder:x", "--on_bad_image=skip"]
+    arguments = cli._parse(["bignas", "train", *flags, "--dry_run"])
+    assert arguments.main(arguments) == 0
+    assert capsys.readouterr().out == "data    few\ntime    long\n"
+    assert asked["recipe"] == get_recipe("cifar10").replace(on_bad_image="skip")
+    assert (asked["workdir"], asked["data"]) == ("w", "folder:x")
