@@ -117,7 +117,7 @@ def test_a_command_line_that_cannot_be_read_is_refused(arguments, message):
 
 def test_a_resolution_for_no_network_is_refused():
     for arguments in (["show"], ["show", "--space=cifar"]):
-        message = "^error: `genotype` or `model` must be given with `resolution`.*only 32$"
+        message = "^error: `network` must be given with `resolution`.*only 32$"
         assert_refused(bignas(*arguments, "--resolution=32"), message)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 
 import pytest
 from report_fixture import (
@@ -138,3 +139,28 @@ def test_a_child_is_drawn_block_by_block(tmp_path):
     # The second and third block of stage 2, which only the large child has, are outlines.
     outlines = [float(y) + int(h) / 2 for k, y, _, h in RECT.findall(drawings["small"])]
     assert places["large", "stage2_block3"] in outlines
+
+
+def test_the_hypervolume_is_drawn_over_the_evaluations(tmp_path):
+    write_minimal_run(tmp_path)
+    # Of the rectangle from (0.4, 0.5) to (0.2, 0.9): its corner, then a quarter of it, then half.
+    figures = [(0.4, 0.5, "coarse"), (0.2, 0.5, "coarse"), (0.3, 0.7, "fine1"), (0.4, 0.9, "fine1")]
+    figures += [(0.3, 0.8, "fine1"), (0.35, 0.6, "fine2")]
+    points = [point(m, a, 20 + i, phase=p) for i, (m, a, p) in enumerate(figures)]
+    dump_lines(tmp_path / "select" / "points.jsonl", points)
+    page = page_of(tmp_path)
+    words = [v for tag, name, v in page.attributes if name == "aria-label"]
+    expected = 100 * 0.1 * 0.3 / (0.2 * 0.4)  # of the point at 0.3 MMACs and 80 %
+    assert f"Hypervolume over 6 evaluations: 25.0 % halfway, {expected:.1f} % at last." in words
+    assert "It last grew with evaluation 5 of 6." in page.text
+
+
+def test_without_a_rectangle_or_moocore_there_is_no_hypervolume(tmp_path, monkeypatch):
+    write_minimal_run(tmp_path)
+    flat = [point(0.2 + 0.1 * i, 0.5, 20 + i) for i in range(3)]
+    dump_lines(tmp_path / "select" / "points.jsonl", flat)
+    assert "Hypervolume" not in page_of(tmp_path).text
+    dump_lines(tmp_path / "select" / "points.jsonl", [*flat, point(0.9, 0.9, 30)])
+    assert "Hypervolume" in page_of(tmp_path).text
+    monkeypatch.setitem(sys.modules, "moocore", None)
+    assert "Hypervolume" not in page_of(tmp_path).text

@@ -1,12 +1,16 @@
 """Shows recipes and spaces, or counts a network: MACs, parameters, activation memory.
 
+NETWORK is a model of the zoo, the JSON of a child (children/NAME.json, of a selection
+select/selected/NAME.json, or of a network alone), or, with --space, "smallest", "biggest"
+or a JSON object with a value for every gene.
+
 Examples:
   bignas show
   bignas show --space=cifar
-  bignas show --space=bignas --genotype=smallest --resolution=224
-  bignas show --model=children/s.json
-  bignas show --model=bignasmodel_m
-  bignas show --space=cifar --genotype=biggest --latency_table=cifar.json
+  bignas show --space=bignas smallest --resolution=224
+  bignas show runs/cifar10/select/selected/s.json
+  bignas show bignasmodel_m
+  bignas show --space=cifar biggest --latency_table=cifar.json
 """
 
 from __future__ import annotations
@@ -17,9 +21,8 @@ from typing import Any
 
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--space", help="a space; with --genotype one network of it")
-    parser.add_argument("--genotype", help='"smallest", "biggest" or a JSON object')
-    parser.add_argument("--model", help="a zoo name, or the JSON of a child")
+    parser.add_argument("network", nargs="?", metavar="NETWORK", help="what to count")
+    parser.add_argument("--space", help="a space; with NETWORK one network of it")
     parser.add_argument("--resolution", type=int, help="pixels, instead of the network's own")
     parser.add_argument(
         "--latency_table", help="JSON of `bignas latency-table`: adds milliseconds of each block"
@@ -31,30 +34,23 @@ def main(arguments: Any) -> None:
     from bignas_tf import cost
     from bignas_tf.spaces import get_space
 
-    if arguments.latency_table and not (arguments.model or arguments.genotype):
-        raise ValueError(
-            "`genotype` or `model` must be given with `latency_table`. "
-            f"Received: only {arguments.latency_table}"
-        )
-    if arguments.model:
-        _show(_model_spec(arguments.model), arguments)
-        return
-    if arguments.space is None and arguments.genotype:
-        raise ValueError("`space` must be given with `genotype`. Received: None")
-    if arguments.resolution and not arguments.genotype:
-        raise ValueError(
-            "`genotype` or `model` must be given with `resolution`. "
-            f"Received: only {arguments.resolution}"
-        )
+    for option in ("latency_table", "resolution"):
+        if getattr(arguments, option) and not arguments.network:
+            raise ValueError(
+                f"`network` must be given with `{option}`. "
+                f"Received: only {getattr(arguments, option)}"
+            )
     if arguments.space is None:
-        _list()
+        if arguments.network:
+            _show(_spec(arguments.network), arguments)
+        else:
+            _list()
         return
     space = get_space(arguments.space)
-    if arguments.genotype:
+    if arguments.network:
         from bignas_tf.commands.extract import parse_genotype
 
-        genotype = parse_genotype(arguments.genotype, space)
-        _show(genotype.spec(), arguments)
+        _show(parse_genotype(arguments.network, space).spec(), arguments)
         return
     print(f"{space.name}: {space.size():.4g} networks, {space.classes} classes")
     for gene in space.genes:
@@ -110,11 +106,11 @@ def _list() -> None:
         )
 
 
-def _model_spec(model: str) -> Any:
+def _spec(network: str) -> Any:
     from bignas_tf.files import read_json
     from bignas_tf.spec import NetworkSpec
 
-    path = Path(model)
+    path = Path(network)
     if path.suffix == ".json":
         content = read_json(path)
         described = isinstance(content, dict) and "spec" in content
@@ -122,6 +118,7 @@ def _model_spec(model: str) -> Any:
     from bignas_tf.checks import require
     from bignas_tf.zoo import get_spec, list_models
 
-    allowed = f"the JSON of a child, or one of {', '.join(list_models())}"
-    require(model in list_models(), "model", allowed, model)
-    return get_spec(model)
+    names = list_models()
+    allowed = f"the JSON of a child, with `space` a genotype, or one of {', '.join(names)}"
+    require(network in names, "network", allowed, network)
+    return get_spec(network)

@@ -72,7 +72,7 @@ def draw_children(selected: Sequence[Selected]) -> list[ChildPicture]:
 
 def _caption(child: Selected) -> str:
     return (
-        f"{child.resolution} px, {child.mmacs:.3g} MMACs, {1e6 * child.params_m:,.0f} parameters, "
+        f"{child.resolution} px, {child.mmacs:.4g} MMACs, {1e6 * child.params_m:,.0f} parameters, "
         f"{100 * child.accuracy:.1f} % held-out"
     )
 

@@ -77,6 +77,7 @@ def _page(run: Run) -> str:
     from bignas_tf.report.child_picture import draw_children
     from bignas_tf.report.drawing import PALETTE
     from bignas_tf.report.front_plot import draw_front
+    from bignas_tf.report.hypervolume_plot import draw_hypervolume
     from bignas_tf.report.training_plot import draw_training
 
     template = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
@@ -89,6 +90,7 @@ def _page(run: Run) -> str:
         title=f"BigNAS run: {run.workdir.resolve().name}",
         summary=_summary(run),
         front=draw_front(run) if run.selected or run.points or run.front else None,
+        hypervolume=draw_hypervolume(run.points),
         children=children_table(run) if run.selected else None,
         pictures=draw_children(run.selected),
         genotypes=genotype_table(run) if run.selected else None,

@@ -1,0 +1,76 @@
+"""`bignas show`: what it counts, and what it refuses."""
+
+import argparse
+import json
+
+import pytest
+
+from bignas_tf.commands import show
+from bignas_tf.cost import count
+from bignas_tf.spaces import get_space
+from bignas_tf.zoo import get_spec
+
+SPACE = get_space("digits")
+
+
+@pytest.fixture
+def shown(capsys):
+    def call(*arguments):
+        parser = argparse.ArgumentParser()
+        show.add_arguments(parser)
+        show.main(parser.parse_args(list(arguments)))
+        return capsys.readouterr().out
+
+    return call
+
+
+def totals(text):
+    """MACs in millions and parameters of the last line."""
+    name, macs, params, _ = text.splitlines()[-1].split()
+    assert name == "total"
+    return float(macs), int(params)
+
+
+def expected(spec):
+    counted = count(spec)
+    return round(counted.mmacs, 3), counted.params
+
+
+def test_a_genotype_of_a_space_is_counted(shown):
+    assert totals(shown("--space=digits", "smallest")) == expected(SPACE.smallest().spec())
+    genotype = SPACE.sample(1, seed=2)[0]
+    text = shown("--space=digits", json.dumps(genotype.as_dict()))
+    assert totals(text) == expected(genotype.spec())
+    assert all(block.name in text for block in genotype.spec().blocks)
+
+
+def test_the_json_of_a_child_and_of_a_network_alone_are_counted(shown, tmp_path):
+    spec = SPACE.biggest().spec()
+    for name, content in (("child", {"name": "s", "spec": spec.to_json()}), ("s", spec.to_json())):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(content))
+        assert totals(shown(str(path))) == expected(spec)
+
+
+def test_a_model_of_the_zoo_is_counted_at_another_resolution(shown):
+    spec = get_spec("bignasmodel_s")
+    assert totals(shown("bignasmodel_s")) == expected(spec)
+    larger = spec.with_input_shape((224, 224, 3))
+    assert totals(shown("bignasmodel_s", "--resolution=224")) == expected(larger)
+
+
+def test_without_a_network_spaces_and_recipes_are_listed(shown):
+    text = shown()
+    assert "digits" in text and "bignas train --recipe" in text
+    smallest = count(SPACE.smallest().spec())
+    assert f"smallest: {smallest.mmacs:.2f} MMACs" in shown("--space=digits")
+
+
+def test_what_is_no_network_is_refused(shown):
+    with pytest.raises(ValueError, match=r"`network` must be .*bignasmodel_s.*Received: 'resnet'"):
+        shown("resnet")
+    with pytest.raises(ValueError, match='`genotype` must be "smallest", "biggest" or a JSON'):
+        shown("--space=digits", "bignasmodel_s")
+    for option in ("--resolution=32", "--latency_table=t.json"):
+        with pytest.raises(ValueError, match="`network` must be given with"):
+            shown(option)
