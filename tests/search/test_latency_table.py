@@ -289,6 +289,27 @@ def test_a_search_under_latency_finds_children_that_meet_it(table, tmp_path):
     assert chosen[0]["accuracy"] <= chosen[1]["accuracy"]
 
 
+def test_a_device_instead_of_a_table_is_measured_first_into_the_runs_folder(
+    table, tmp_path, monkeypatch
+):
+    from bignas_tf.deploy import block_latency
+
+    asked = []
+
+    def measure_table(plan, output):
+        asked.append((plan.space, plan.resolutions, plan.quantization, plan.threads, output))
+        return table
+
+    monkeypatch.setattr(block_latency, "measure_table", measure_table)
+    options = {"device": "host", "quantization": "int8", "latency_threads": 2, "fine_rounds": 0}
+    (chosen,) = Run().search(tmp_path, budget="latency_ms:0.3+mmacs:0.2", **options)
+    assert asked == [(SPACE, None, "int8", 2, tmp_path / "latency_table.json")]
+    spec = SPACE.genotype(chosen["genotype"]).spec()
+    assert chosen["latency_ms"] == table.profile(spec) <= 0.3
+    assert chosen["mmacs"] == cost.count(spec).mmacs <= 0.2
+    assert chosen["name"] == "latency_ms_0.3_mmacs_0.2"
+
+
 def test_a_search_does_not_go_on_with_another_table(table, tmp_path):
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     table.write(first)
