@@ -161,7 +161,8 @@ def measure_table(
     check_output(output, overwrite=True)
     blocks = plan.drawn_blocks()
     networks = timed_networks(blocks, plan.drawn_networks())
-    header = {**plan.header(), "device": "host"}
+    clock = "CPU time of the thread" if plan.threads == 1 else "time"
+    header = {**plan.header(), "device": "host", "clock": clock}
     table = _opened(header, output, overwrite)
     order = np.random.Generator(np.random.Philox([plan.seed, 2])).permutation(len(networks))
     known = {*table.blocks, *(_name(network.spec) for network in table.networks)}
