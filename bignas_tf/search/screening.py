@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,19 @@ from bignas_tf.search.budget import Budget
 from bignas_tf.search.predictor import FEWEST, AccuracyPredictor, kendall_tau
 from bignas_tf.spaces import Genotype, Space
 
-LEAST_TAU = 0.1
+
+def least_tau(results: int) -> float:
+    """Kendall's tau below which a predictor is taken for one of chance.
+
+    One standard deviation of the tau of two unrelated orders.
+
+    Args:
+        results: that are ordered, 2 or more.
+
+    Reference:
+        Kendall, "A New Measure of Rank Correlation", Biometrika 30, 1938.
+    """
+    return math.sqrt(2 * (2 * results + 5) / (9 * results * (results - 1)))
 
 
 class Screening:
@@ -19,8 +32,8 @@ class Screening:
     A round proposes several times as many candidates as it evaluates. The predictor learns
     from all results so far; for each budget in turn the best candidate by its prediction is
     kept. A predictor that ranks the genotypes it did not see hardly better than chance
-    (Kendall's tau below 0.1), or that has fewer than 10 results to learn from, chooses
-    nothing: the round is the one of the search without screening.
+    (`least_tau`), or that has fewer than 10 results to learn from, chooses nothing: the
+    round is the one of the search without screening.
 
     Args:
         space: of the search.
@@ -78,7 +91,7 @@ class Screening:
             return first
         tau = self._predictor.fit(list(results), list(results.values()))
         predicted = dict(zip(candidates, self._predictor.predict(candidates), strict=True))
-        screened = tau >= LEAST_TAU
+        screened = tau >= least_tau(len(results))
         kept = self._best(predicted, len(first)) if screened else first
         self._predicted = {genotype: predicted[genotype] for genotype in kept}
         self.reports.append(
