@@ -95,7 +95,7 @@ def test_the_help_of_a_command_shows_examples_that_the_command_understands(name)
     for line in lines:
         assert cli._parse(shlex.split(line)).command == name
     # argparse shows every option; each that takes a value says what for, or has a plain name.
-    module = importlib.import_module(f"bignas_tf.commands.{name}")
+    module = importlib.import_module(f"bignas_tf.commands.{name.replace('-', '_')}")
     assert module.__doc__.splitlines()[0] in out
 
 

@@ -3,7 +3,7 @@
 A network's latency is the sum of its blocks, calibrated on a few whole networks that are
 measured too. One JSON holds the table; stopped and started again, the command goes on.
 
-On this machine (let nothing else run meanwhile):
+Examples, on this machine (let nothing else run meanwhile):
   bignas latency-table --space=cifar --output=cifar.json
   bignas latency-table --space=bignas --resolutions=224 --output=bignas224.json
 
