@@ -218,7 +218,10 @@ def test_an_unknown_recipe_is_one_line_and_exit_code_2_in_a_terminal():
     command = [sys.executable, "-m", "bignas_tf.cli", "train", "--recipe=nope", "--workdir=x"]
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
     assert done.returncode == 2
-    assert done.stderr == "error: `recipe` must be one of cifar10, digits. Received: 'nope'\n"
+    assert (
+        done.stderr
+        == "error: `recipe` must be one of cifar10, digits, imagenet. Received: 'nope'\n"
+    )
     assert done.stdout == ""
 
 

@@ -142,7 +142,9 @@ def test_a_packaged_recipe_says_which_command_runs_it(name):
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="`recipe` must be one of cifar10, digits.*'digit'"):
+    with pytest.raises(
+        ValueError, match="`recipe` must be one of cifar10, digits, imagenet.*'digit'"
+    ):
         get_recipe("digit")
 
 
