@@ -24,3 +24,23 @@ class BrokenImageError(DataError):
 
     def __str__(self) -> str:
         return f"Cannot decode image '{self.path}': {self.reason}"
+
+
+class UnreadableImageError(DataError):
+    """An image that the disk or the network does not give: it may be a sound one.
+
+    Args:
+        path: the file.
+        reason: what the system said.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str):
+        super().__init__(os.fspath(path), reason)
+        self.path = os.fspath(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"Cannot read image '{self.path}', however often it was tried: {self.reason}. See to "
+            "the disk or the network; what can be read but not decoded may be skipped"
+        )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-import os
+import io
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bignas_tf.data.errors import BrokenImageError
+from bignas_tf.data.errors import BrokenImageError, UnreadableImageError
 from bignas_tf.machine import usable_cores
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 EMPTY = "the file is empty"
+PAUSES = (0.1, 1.0, 5.0)  # seconds before an image is read again
 
 
 class View(Protocol):
@@ -51,22 +54,45 @@ def decode_image(
         uint8 `(image_size, image_size, channels)`.
 
     Raises:
-        BrokenImageError: if the file is missing, empty, truncated or not an image.
+        BrokenImageError: if the file is empty, truncated or not an image.
+        UnreadableImageError: if it cannot be read.
     """
+    if file is None:
+        contents = persistently(Path(path).read_bytes, path)
+        if not contents:
+            raise BrokenImageError(path, EMPTY)
+        file = io.BytesIO(contents)
     try:
-        with Image.open(file or path) as image:
+        with Image.open(file) as image:
             image.load()
             return fit(image, image_size, channels, view)
     except Exception as error:  # Pillow's plugins raise a dozen unrelated classes on bad bytes
-        empty = file is None and os.path.isfile(path) and os.path.getsize(path) == 0
-        raise BrokenImageError(path, EMPTY if empty else _reason(error)) from error
+        raise BrokenImageError(path, _reason(error)) from error
+
+
+def persistently(read: Callable[[], bytes], name: str) -> bytes:
+    """Reads an image again where the system fails: a network's disk may be back in a moment.
+
+    Args:
+        read: returns the encoded image.
+        name: of the image, for errors.
+
+    Raises:
+        UnreadableImageError: if it fails each time.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return read()
+        except OSError as error:
+            if pause is None:
+                raise UnreadableImageError(name, error.strerror or str(error)) from error
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or cut off within its header"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     return " ".join(str(error).split()) or repr(error)
 
 

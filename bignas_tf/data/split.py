@@ -14,7 +14,7 @@ from PIL import Image
 
 from bignas_tf.data.encoded import BadImages, Records
 from bignas_tf.data.errors import BrokenImageError, DataError
-from bignas_tf.data.images import View, decode_image, fit, in_parallel
+from bignas_tf.data.images import View, decode_image, fit, in_parallel, persistently
 from bignas_tf.data.streams import Stream, raw
 
 _CHUNK = 512  # images between two calls of `progress`
@@ -34,6 +34,8 @@ class Split:
         bad_images: collects the images that cannot be decoded; in the place of one stands the
             next of its class in this split, the first coming after the last. None refuses them.
         broken: bool `(n,)`, which of `images` could not be decoded; None for none of them.
+        whole: the split that this is a `share` of, or None.
+        positions: int64 `(n,)`, in `whole`.
 
     Raises:
         DataError: if not exactly one of `images`, `paths` and `records` is given, or their
@@ -48,6 +50,8 @@ class Split:
     records: Records | None = None
     bad_images: BadImages | None = None
     broken: np.ndarray | None = None
+    whole: Split | None = None
+    positions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.labels.dtype != np.int32 or self.labels.ndim != 1:
@@ -89,20 +93,42 @@ class Split:
         return self.image_size, self.image_size, self.channels
 
     def take(self, indices: np.ndarray) -> Split:
-        """Returns the examples `indices`, int `(k,)`, in that order."""
+        """Returns the examples `indices`, int `(k,)`, in that order, as a part of its own.
+
+        In the place of an image that cannot be decoded stands one of the part.
+        """
+        part = self._chosen(np.asarray(indices, np.int64))
+        if part.images is not None and part.broken is not None:
+            _fill(part.images, part.labels, part.broken)  # no image may be in two parts
+        return part
+
+    def share(self, indices: np.ndarray) -> Split:
+        """Returns the examples `indices`, int `(k,)`, as they are read in this split.
+
+        For workers that evaluate a split together: however it is divided, the same images
+        stand in the places of those that cannot be decoded.
+
+        Raises:
+            DataError: if there are none.
+        """
         indices = np.asarray(indices, np.int64)
-        labels = self.labels[indices]
-        images = None if self.images is None else self.images[indices]
-        broken = None if self.broken is None else self.broken[indices]
-        if images is not None and broken is not None:
-            _fill(images, labels, broken)  # from this part: no image may be in two of them
+        if not len(indices):
+            raise DataError(
+                f"A share of a split must hold at least one image: {len(self)} images are for at "
+                f"most {len(self)} workers. Received: an empty share"
+            )
+        return dataclasses.replace(self._chosen(indices), whole=self, positions=indices)
+
+    def _chosen(self, indices: np.ndarray) -> Split:
         return dataclasses.replace(
             self,
-            labels=labels,
-            images=images,
+            labels=self.labels[indices],
+            images=None if self.images is None else self.images[indices],
             paths=None if self.paths is None else tuple(self.paths[i] for i in indices),
             records=None if self.records is None else self.records.take(indices),
-            broken=broken,
+            broken=None if self.broken is None else self.broken[indices],
+            whole=None,
+            positions=None,
         )
 
     def read(self, indices: np.ndarray, views: Sequence[View] | None = None) -> np.ndarray:
@@ -117,6 +143,7 @@ class Split:
 
         Raises:
             BrokenImageError: for the first image that cannot be decoded, without `bad_images`.
+            UnreadableImageError: for one that cannot be read at all.
             DataError: with them, if no image of its class can.
         """
         if self.images is not None and views is None:
@@ -130,6 +157,8 @@ class Split:
         return found
 
     def _read(self, position: int, view: View | None) -> np.ndarray:
+        if self.whole is not None and self.positions is not None:
+            return self.whole._read(int(self.positions[position]), view)
         for candidate in self._substitutes(position):
             try:
                 return self._decode(candidate, view)
@@ -155,8 +184,9 @@ class Split:
             return decode_image(self.paths[position], size, channels, view=view)
         if self.records is None:
             raise AssertionError("a split is checked when it is made")
-        file = io.BytesIO(self.records.read(position))
-        return decode_image(self.records.name(position), size, channels, file, view)
+        name = self.records.name(position)
+        file = io.BytesIO(persistently(functools.partial(self.records.read, position), name))
+        return decode_image(name, size, channels, file, view)
 
     def in_memory(self, progress: Callable[[int], Any]) -> Split:
         """Returns the same examples, decoded.
@@ -168,6 +198,8 @@ class Split:
             BrokenImageError: as `read`.
             DataError: as `read`.
         """
+        if self.whole is not None and self.positions is not None:
+            return self.whole.in_memory(progress).share(self.positions)
         images = np.zeros((len(self), *self.image_shape), np.uint8)
         broken = np.zeros(len(self), bool)
 

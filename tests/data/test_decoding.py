@@ -1,12 +1,17 @@
+import dataclasses
+import errno
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bignas_tf.data import Split
-from bignas_tf.data.errors import BrokenImageError
+from bignas_tf.data import images as images_module
+from bignas_tf.data.encoded import BadImages
+from bignas_tf.data.errors import BrokenImageError, UnreadableImageError
 from bignas_tf.data.images import decode_image, fit
 
 RNG = np.random.default_rng(7)
@@ -128,11 +133,10 @@ def test_a_wide_image_of_the_right_height_is_only_cropped():
     np.testing.assert_array_equal(fit(Image.fromarray(image), 8, 3), image[:, 2:10])
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "missing"])
+@pytest.mark.parametrize("content", [b"", b"no image"], ids=["empty", "text"])
 def test_a_file_that_is_no_image_is_named(tmp_path, content):
     path = tmp_path / "bröken.png"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(BrokenImageError, match="bröken.png") as caught:
         decode_image(str(path), 8, 3)
     assert caught.value.path == str(path)
@@ -145,6 +149,37 @@ def test_a_truncated_file_is_named(tmp_path, kind):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BrokenImageError, match="short"):
         decode_image(str(path), 64, 3)
+
+
+@pytest.mark.parametrize("failures", [3, 4])
+@pytest.mark.parametrize("bad_images", [None, BadImages()], ids=["stop", "skip"])
+def test_a_file_that_the_system_fails_to_read_is_tried_again_and_never_skipped(
+    tmp_path, monkeypatch, failures, bad_images
+):
+    image = noise(6, 6, 3)
+    Image.fromarray(image).save(tmp_path / "0.png")
+    Image.fromarray(noise(6, 6, 3)).save(tmp_path / "1.png")
+    split = dataclasses.replace(
+        split_of([str(tmp_path / f"{i}.png") for i in range(2)]), bad_images=bad_images
+    )
+    read, tries, pauses = Path.read_bytes, [], []
+
+    def read_bytes(path):
+        tries.append(path)
+        if len(tries) <= failures:
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(images_module.time, "sleep", pauses.append)
+    if failures == 3:
+        np.testing.assert_array_equal(split.read(np.array([0]))[0], image)
+    else:
+        with pytest.raises(UnreadableImageError, match="0.png'.*Stale file handle.") as caught:
+            split.read(np.array([0]))
+        assert caught.value.path == str(tmp_path / "0.png")
+    assert len(tries) == 4 and pauses == [0.1, 1.0, 5.0]
+    assert not bad_images
 
 
 def test_floating_point_pixels_are_refused():

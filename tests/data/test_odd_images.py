@@ -72,6 +72,32 @@ def test_what_stands_in_for_a_skipped_image_is_of_the_same_part_of_the_data(half
         assert not set(seen(rest)) & set(seen(held_out))
 
 
+@pytest.mark.parametrize("limit", [0, 1], ids=["disk", "memory"])
+def test_a_share_is_read_as_in_the_whole_however_many_there_are(half_broken, limit):
+    source = load_source(
+        f"folder:{half_broken}", image_size=6, memory_limit_mb=limit, on_bad_image="skip"
+    )
+    _, held_out = hold_out(source.train, 8, 0)
+    for split in (source.train, held_out, held_out.share(np.arange(8))):
+        for workers in (1, 3, len(split)):
+            parts = np.array_split(np.arange(len(split)), workers)
+            shares = [split.share(part) for part in parts]
+            assert sum(map(seen, shares), []) == seen(split)
+            assert sum([s.labels.tolist() for s in shares], []) == split.labels.tolist()
+    # A part of a share is a part as any other: what stands in is of its own.
+    first, second = (source.train.share(np.arange(16)).take(i) for i in ([0, 1], [2, 3]))
+    assert (seen(first), seen(second)) == ([0, 0], [3, 3])
+    lone = source.train.share(np.array([2]))
+    assert lone.in_memory(lambda count: None).images[0, 0, 0, 0] == 8 * 3
+
+
+def test_a_share_without_images_is_refused(half_broken):
+    split = load_source(f"folder:{half_broken}", image_size=6, on_bad_image="skip").test
+    shares = np.array_split(np.arange(2), 3)
+    with pytest.raises(DataError, match="at most 2 workers. Received: an empty share"):
+        split.share(shares[2])
+
+
 def test_skipping_changes_neither_the_split_nor_the_fingerprint(half_broken):
     skipping = load_source(f"folder:{half_broken}", image_size=6, on_bad_image="skip")
     for number in (1, 2, 7):
@@ -131,18 +157,21 @@ def test_without_skipping_a_broken_image_is_refused_by_name(half_broken):
         load_source(f"folder:{half_broken}", image_size=6, on_bad_image="ignore")
 
 
-def test_bad_images_are_counted_once_however_many_threads_find_them():
+def test_bad_images_are_counted_once_however_many_threads_find_them(tmp_path):
     bad = BadImages()
+    paths = tuple(str(tmp_path / name) for name in "babc")
+    for path in paths:
+        (tmp_path / path).write_bytes(b"no image")
     split = Split(
         np.zeros(4, np.int32),
-        paths=("/nowhere/b", "/nowhere/a", "/nowhere/b", "/nowhere/c"),
+        paths=paths,
         image_size=4,
         channels=3,
         bad_images=bad,
     )
     with pytest.raises(DataError, match="none of label 0"):
         split.read(np.arange(4))
-    assert list(bad.reasons()) == ["/nowhere/a", "/nowhere/b", "/nowhere/c"]
+    assert list(bad.reasons()) == [str(tmp_path / name) for name in "abc"]
 
 
 def odd_files(folder, colour):
