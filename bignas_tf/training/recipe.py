@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -151,8 +152,8 @@ class Recipe:
         return dataclasses.replace(self, **fields)
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as a JSON object."""
-        return dataclasses.asdict(self)
+        """The recipe as a JSON object, with lists where it was given tuples."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

@@ -56,6 +56,11 @@ def test_a_recipe_survives_json(recipe):
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
+def test_a_recipe_of_tuples_is_the_same_json_as_one_of_lists():
+    given = OTHER.replace(restrict={"resolution": (24, 32), "stage3_kernel": (5,)})
+    assert given.to_json() == OTHER.to_json()
+
+
 def test_an_unknown_or_missing_key_is_refused_by_name():
     fields = OTHER.to_json()
     with pytest.raises(ValueError, match="unknown keys.*Received: epoch$"):
