@@ -152,9 +152,9 @@ class TimedTrainer(Trainer):
         self._started = time.monotonic()
         return super().run(stop_after)
 
-    def save(self) -> Path:
+    def save(self) -> None:
         self._file.note(self.step, self.seconds())  # first: one too many does no harm
-        return super().save()
+        super().save()
 
     def seconds(self) -> float:
         """Of training so far, that of earlier processes included."""

@@ -170,7 +170,7 @@ def main(arguments: Any) -> int:
             f"stopped and saved at step {step} of {trainer.total_steps}; the same command goes on"
         )
         return 130 if trainer.interrupted == signal.SIGINT else 0
-    print(f"trained {step} steps; checkpoint {trainer.manager.latest()}")
+    print(f"trained {step} steps; checkpoint {trainer.checkpoints.manager.latest()}")
     return 0
 
 

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import shutil
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -132,8 +131,7 @@ class CheckpointManager:
         Args:
             step: int, 0 or more: updates made so far. Replaces a checkpoint of that step.
             arrays: as in `write_checkpoint`.
-            metadata: as in `write_checkpoint`; one with a higher `score` than the best
-                checkpoint, or the first with one, replaces that as well.
+            metadata: as in `write_checkpoint`.
 
         Returns:
             The path of the new checkpoint.
@@ -152,23 +150,39 @@ class CheckpointManager:
             else:
                 require(False, "step", f"at least {_step(later)}, that of {later}", step)
         # A process killed while it wrote left its temporary file behind.
-        for stray in self.folder.glob(".step_*.tmp"):
-            stray.unlink()
+        for stray in self.folder.glob(".*.safetensors.*.tmp"):
+            stray.unlink(missing_ok=True)
         path = self.folder / f"step_{step:08d}.safetensors"
-        try:
-            write_checkpoint(path, arrays, metadata)
-            if metadata.get("score", -math.inf) > self.best_score():
-                with replacing(self.best) as temporary:
-                    shutil.copyfile(path, temporary)
-        except OSError as error:
-            last = next((p.name for p in reversed(self.paths()) if p != path), "none")
-            raise OSError(
-                f"The checkpoint of step {step} cannot be written to {self.folder}: {error}; older "
-                f"ones are intact, the newest of them is {last}"
-            ) from error
+        self._write(path, arrays, metadata)
         for old in self.paths()[: -self.keep]:
             old.unlink()
         return path
+
+    def save_best(self, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bool:
+        """Writes `best.safetensors` if its `metadata["score"]` is higher than that of the old.
+
+        Returns:
+            Whether it was.
+
+        Raises:
+            OSError: if it cannot be written; all others are intact.
+        """
+        better = metadata["score"] > self.best_score()
+        if better:
+            self._write(self.best, arrays, metadata)
+        return better
+
+    def _write(
+        self, path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+    ) -> None:
+        try:
+            write_checkpoint(path, arrays, metadata)
+        except OSError as error:
+            last = next((p.name for p in reversed(self.paths()) if p != path), "none")
+            raise OSError(
+                f"The checkpoint {path} cannot be written: {error}; older ones are intact, the "
+                f"newest of them is {last}"
+            ) from error
 
     @property
     def best(self) -> Path:
@@ -213,7 +227,8 @@ class CheckpointManager:
             return Restored(path, _step(path), arrays, metadata, tuple(skipped))
         if skipped:
             names = ", ".join(path.name for path in skipped)
-            raise CheckpointError(f"All checkpoints in {self.folder} are damaged: {names}")
+            hint = f"; {self.best.name} may be sound" if self.best.exists() else ""
+            raise CheckpointError(f"All checkpoints in {self.folder} are damaged: {names}{hint}")
         return None
 
 

@@ -181,7 +181,8 @@ def _memory() -> dict[str, int]:
 def _disk(trainer: Trainer, place: Path) -> str:
     arrays = pack(trainer.supernet, trainer.optimizer).values()
     size = sum(array.nbytes for array in arrays)
-    needed = size * (trainer.manager.keep + 1)  # a new one is whole before an old one goes
+    # A new one is whole before an old one goes, and a new best before the old best.
+    needed = size * (trainer.checkpoints.manager.keep + 1 + 2)
     free = shutil.disk_usage(place).free
     if free < needed:
         raise OSError(

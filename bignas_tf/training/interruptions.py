@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed between steps."""
+"""Ctrl-C, SIGTERM and SIGHUP, noticed between steps."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any
 
 
 class Interruptions:
-    """Turns Ctrl-C and SIGTERM into a question that the loop asks between steps."""
+    """Turns Ctrl-C, SIGTERM and SIGHUP into a question that the loop asks between steps.
+
+    A second Ctrl-C does not wait for the step. The others may come twice, from a scheduler
+    and from what it started, and always wait.
+    """
 
     def __enter__(self) -> Interruptions:
         self.signal: int | None = None
         self._old: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._old[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: Any) -> None:
-        if self.signal is not None:  # asked twice: do not wait for the step
+        if number == self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
 

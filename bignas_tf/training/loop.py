@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops as K
 
 from bignas_tf.checks import require
@@ -34,10 +35,10 @@ class WorkerLostError(RuntimeError):
     """
 
     def __init__(self, step: int, consistent: bool, reason: str):
-        state = "are saved" if consistent else "were just changing: the last checkpoint is kept"
+        changing = "" if consistent else ", which was just changing the weights and is not saved"
         super().__init__(
-            f"Another worker was lost after step {step}; the weights {state}. Start all workers "
-            f"again with the same command to go on ({reason})"
+            f"Another worker was lost after step {step}{changing} ({reason}). Start all workers "
+            "again with the same command: they go on from the newest checkpoint"
         )
         self.step = step
         self.consistent = consistent
@@ -113,6 +114,10 @@ class Loop(abc.ABC):
             WorkerLostError: if another worker does not answer any more.
         """
 
+    def start(self) -> None:
+        """Forgets an earlier stop."""
+        self.stopped = False
+
     def stop(self) -> None:
         """Asks all workers to stop; where there are others, they know after the next steps."""
         self.stopped = True
@@ -122,13 +127,40 @@ class Loop(abc.ABC):
         return child_evaluator(self.supernet, calibration, validation)
 
     @property
-    def is_chief(self) -> bool:
-        """Whether this is the process that logs and saves."""
-        return True
+    def worker(self) -> int:
+        """Number of this process among those that train together; 0 logs and saves."""
+        return 0
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """Float64 `(n,)` of each worker, in their order, `(workers, n)`; all have to ask.
+
+        Raises:
+            WorkerLostError: if another worker does not answer any more.
+        """
+        return np.asarray(values, np.float64)[None]
+
+    def require_alike(self, facts: Mapping[str, int]) -> None:
+        """Requires that all workers start alike.
+
+        Args:
+            facts: numbers below 2**53 that have to be equal.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+        found = self.gather(np.asarray(list(facts.values())))
+        for name, column in zip(facts, found.T, strict=True):
+            allowed = "alike on all workers, which need one folder, one recipe and the same data"
+            require(len(set(column)) == 1, name, allowed, column.astype(int).tolist())
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         """Devices and options, for the record of a run."""
+
+    @property
+    def clips(self) -> bool:
+        """Whether gradients have limits."""
+        return bool(self._clip_norm or self._clip_value)
 
     def clipped(self, gradients: Sequence[Any]) -> list[Any]:
         """Gradients, summed over devices and terms, within the limits.

@@ -68,6 +68,7 @@ class Recipe:
         evaluate_every: epochs between evaluations of the biggest and the smallest child
             on the held-out images; 0 for none.
         checkpoint_every: epochs between checkpoints.
+        checkpoint_minutes: of training after which there is one in any case; 0 for never.
         seed: of weights, data order, augmentation, genotypes and dropout.
     """
 
@@ -100,6 +101,7 @@ class Recipe:
     calibration_images: int = 2048
     evaluate_every: int = 0
     checkpoint_every: int = 1
+    checkpoint_minutes: float = 10.0
     seed: int = 0
 
     def __post_init__(self):
@@ -130,7 +132,7 @@ class Recipe:
             require_rate(argument, getattr(self, argument))
         require_choice("precision", self.precision, tuple(POLICIES))
         require(self.seed < 2**64, "seed", "below 2**64", self.seed)
-        for argument in ("weight_decay", "clip_norm", "clip_value"):
+        for argument in ("weight_decay", "clip_norm", "clip_value", "checkpoint_minutes"):
             value = getattr(self, argument)
             require(is_number(value) and value >= 0, argument, "a number of at least 0", value)
         require_choice("regularize", self.regularize, ("biggest", "all"))

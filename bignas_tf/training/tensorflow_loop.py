@@ -5,6 +5,7 @@ The terms of a step are `bignas_tf.training.tensorflow_terms`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,6 +26,12 @@ from bignas_tf.training.rule import Rule, Term
 from bignas_tf.training.tensorflow_terms import TensorflowTerms
 
 Batch = dict[str, Any]
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 _STOP = "_stop"  # beside the losses by name of their term
 
 
@@ -75,6 +82,10 @@ class TensorflowLoop(TensorflowTerms):
             # Set while weights change: a worker that is lost may leave some of them behind.
             self._updating = tf.Variable(False, trainable=False)
 
+    def start(self) -> None:
+        super().start()
+        self._stopping = False
+
     def stop(self) -> None:
         self._stopping = True
         self.stopped = self.stopped or self.layout.workers == 1
@@ -85,11 +96,15 @@ class TensorflowLoop(TensorflowTerms):
         calibration, validation = (
             split.take(self.layout.share(len(split))) for split in (calibration, validation)
         )
-        return ChildEvaluator(self.supernet, calibration, validation, gather=self.layout.gather)
+        return ChildEvaluator(self.supernet, calibration, validation, gather=self.gather)
 
     @property
-    def is_chief(self) -> bool:
-        return self.layout.worker == 0
+    def worker(self) -> int:
+        return self.layout.worker
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        with self._noticing():
+            return self.layout.gather(values)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -104,10 +119,6 @@ class TensorflowLoop(TensorflowTerms):
         """As of `Loop`; a chunk never crosses the end of an epoch."""
         from bignas_tf.data.pipeline import TrainingBatches
 
-        if self.layout.workers > 1:
-            starts = self.layout.gather(np.asarray([start]))[:, 0].astype(int).tolist()
-            allowed = "a folder whose checkpoints all workers see: they go on from the same step"
-            require(len(set(starts)) == 1, "workdir", allowed, f"steps {starts}")
         batches = TrainingBatches(plan, start, self.layout.rows(plan.batch_size))
         while start < last:
             epoch_end = (start // plan.steps_per_epoch + 1) * plan.steps_per_epoch
@@ -145,7 +156,7 @@ class TensorflowLoop(TensorflowTerms):
         varying = [[t.genotype for t in terms if not t.recurs] for terms in padded]
         tables = np.asarray([[size_table(g) for g in row] for row in varying], np.int32)
         resolutions = np.asarray([[g["resolution"] for g in row] for row in varying], np.int32)
-        try:
+        with self._noticing():
             found = self._program(plans)(
                 inputs["images"],
                 inputs["labels"],
@@ -156,17 +167,22 @@ class TensorflowLoop(TensorflowTerms):
                 tf.constant(float(self._stopping)),
             )
             values = {name: array.numpy()[: len(chunk)] for name, array in found.items()}
-        except tf.errors.OpError as error:
-            if self.layout.workers == 1:
-                raise
-            raise self._lost(error) from error
         self.stopped = bool(values.pop(_STOP).any())
         return [{name: float(v[i]) for name, v in values.items()} for i in range(len(chunk))]
 
-    def _lost(self, error: tf.errors.OpError) -> WorkerLostError:
-        step = int(self.optimizer.iterations.numpy())
-        reason = (error.message or type(error).__name__).splitlines()[0]
-        return WorkerLostError(step, consistent=not bool(self._updating.numpy()), reason=reason)
+    @contextlib.contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Tells the loss of another worker from errors of this one."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            message = error.message or type(error).__name__
+            lost = isinstance(error, _LOST) or "Collective ops is aborted" in message
+            if self.layout.workers == 1 or not lost:
+                raise
+            step = int(self.optimizer.iterations.numpy())
+            consistent = not bool(self._updating.numpy())
+            raise WorkerLostError(step, consistent, message.splitlines()[0]) from error
 
     def _inputs(self, chunk: list[Batch]) -> Batch:
         """Images and labels of all steps, divided among replicas."""
@@ -222,7 +238,7 @@ class TensorflowLoop(TensorflowTerms):
             return {name: value[None] for name, value in one(0).items()}
         names = [term.name for term in terms] + [_STOP]
         dtype = self.supernet.variable_dtype
-        arrays = [tf.TensorArray(dtype, self._steps_per_call, name=name) for name in names]
+        arrays = [tf.TensorArray(dtype, self._steps_per_call) for _ in names]
 
         def body(position: Any, arrays: list[Any]) -> tuple[Any, list[Any]]:
             losses = one(position)
@@ -265,12 +281,14 @@ class TensorflowLoop(TensorflowTerms):
 
     def _update(self, gradients: list[Any]) -> None:
         """Applies the gradients of all replicas once."""
-        if self.layout.replicas == 1:
+        alone = self.layout.replicas == 1
+        if alone or (self.layout.workers == 1 and not self.clips):  # the optimizer sums them
             self.optimizer.apply(self.clipped(gradients), self._variables)
             return
         context = tf.distribute.get_replica_context()
         summed = self.clipped(context.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
-        # The optimizer sums over replicas once more, but only sums can be clipped.
+        # The optimizer sums once more; but only sums can be clipped, and here another worker
+        # may be lost without harm to the weights.
         shares = [gradient / self.layout.replicas for gradient in summed]
         if self.layout.workers == 1:
             self.optimizer.apply(shares, self._variables)

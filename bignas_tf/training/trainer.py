@@ -14,31 +14,21 @@ from typing import Any
 import keras
 
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.spaces import MBConvSpace
+from bignas_tf.spaces import Genotype
 from bignas_tf.supernet import Supernet
-from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.logs import RunLogs, run_record, write_json
 from bignas_tf.training.loop import WorkerLostError
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import POLICIES, Recipe
 from bignas_tf.training.rule import Rule, SandwichRule
+from bignas_tf.training.run_checkpoints import RunCheckpoints, only_writer
 from bignas_tf.training.run_data import list_bad_images, load_run_data
 from bignas_tf.training.schedules import build_schedule
-from bignas_tf.training.state import (
-    averaged,
-    initialize_from,
-    pack,
-    require_run,
-    teacher_from,
-    unpack,
-)
+from bignas_tf.training.state import averaged, initialize_from, teacher_from
 
 LOG_EVERY = 10
-# What may differ when a run is resumed: how long it runs and how often it looks.
-RESUMABLE = (
-    "epochs", "data", "on_bad_image", "evaluate_every", "checkpoint_every", "calibration_images",
-)  # fmt: skip
+TURN_SECONDS = 5  # between the workers that save in the place of a lost one
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -48,12 +38,15 @@ class NonFiniteLossError(ArithmeticError):
         child: name of its term.
         value: of the loss.
         step: int.
+        genotype: of the child, where it varies.
     """
 
-    def __init__(self, child: str, value: float, step: int):
+    def __init__(self, child: str, value: float, step: int, genotype: Genotype | None = None):
+        which = f". The child: {genotype.as_dict()}" if genotype else ""
         super().__init__(
             f"The loss of the {child} child is {value} at step {step}; the last checkpoint is "
-            "kept. Lower the learning rate or lengthen its warm-up"
+            "kept. Lower the learning rate or lengthen its warm-up; if a run that goes on ends at "
+            f"the same step, remove its newest checkpoint first{which}"
         )
         self.child = child
 
@@ -87,7 +80,6 @@ class Trainer:
         strategy = options.get("strategy")
         self.recipe = recipe
         self.workdir = _writable_folder(workdir)
-        self.manager = CheckpointManager(self.workdir / "checkpoints")
         self.data = load_run_data(recipe, data)
         self.space = recipe.build_space(len(self.data.source.classes))
         self.plan = BatchPlan(
@@ -126,11 +118,15 @@ class Trainer:
             **options,
         )
         self.interrupted: int | None = None  # the signal that stopped it
-        self._score: float | None = None  # of the present weights
-        self.step = self._restore()
+        self._saved = time.monotonic()
+        self.checkpoints = RunCheckpoints(
+            self.workdir, self.supernet, self.optimizer, recipe, self.data, self.plan
+        )
+        self.step = self.checkpoints.restore()
         if not self.step and recipe.init_from:
             initialize_from(self.supernet, recipe.init_from)
-        if self.loop.is_chief:
+        self._chief = self.loop.worker == 0
+        if self._chief:
             self._record(command or sys.argv, rule)
 
     def _record(self, command: list[str], rule: Rule) -> None:
@@ -156,53 +152,6 @@ class Trainer:
         }
         write_json(path, record)
 
-    # Checkpoints -----------------------------------------------------------------------
-
-    def _metadata(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "recipe": self.recipe.to_json(),
-            "space": self.space.config(),
-            "classes": list(self.data.source.classes),
-            "data": self.data.source.name,
-            "fingerprint": self.data.source.fingerprint,
-            "steps_per_epoch": self.plan.steps_per_epoch,
-            **({} if self._score is None else {"score": self._score}),
-        }
-
-    def save(self) -> Path:
-        """Writes a checkpoint of the present step."""
-        self.loop.publish()
-        if line := list_bad_images(self.data.source, self.workdir):
-            print(f"\n{line}", file=sys.stderr)
-        return self.manager.save(self.step, pack(self.supernet, self.optimizer), self._metadata())
-
-    def _restore(self) -> int:
-        restored = self.manager.restore_latest()
-        if restored is None:
-            return 0
-        metadata = restored.metadata
-        require_run(restored.path, metadata)
-        _check_same("space", metadata["space"]["name"], self.space.name, self.workdir)
-        _check_same("classes", metadata["classes"], list(self.data.source.classes), self.workdir)
-        # A space may have been redefined under its name, with weights of the same shapes.
-        was, now = MBConvSpace.from_config(metadata["space"]).config(), self.space.config()
-        for field in now:
-            what = f"`{field}` of space '{self.space.name}'"
-            _check_same(what, was[field], now[field], self.workdir)
-        _check_same(
-            "data fingerprint",
-            metadata["fingerprint"],
-            self.data.source.fingerprint,
-            self.workdir,
-        )
-        old, new = Recipe.from_json(metadata["recipe"]).to_json(), self.recipe.to_json()
-        for field in old:
-            if field not in RESUMABLE:
-                _check_same(field, old[field], new[field], self.workdir)
-        unpack(self.supernet, self.optimizer, restored.arrays)
-        return restored.step
-
     # The loop ----------------------------------------------------------------------------
 
     def run(self, stop_after: int | None = None) -> int:
@@ -220,19 +169,19 @@ class Trainer:
             BrokenImageError: if an image cannot be read; a checkpoint is saved first.
         """
         last = min(self.total_steps, stop_after or self.total_steps)
+        self.loop.start()
+        self.loop.require_alike({"step": self.step, **self.checkpoints.checksums()})
         chunks = self.loop.chunks(self.plan, self.step, last)
-        every = self.plan.steps_per_epoch * self.recipe.checkpoint_every
-        logs = RunLogs(
-            self.workdir, self.recipe.name, self.step, self.total_steps, not self.loop.is_chief
-        )
-        with Interruptions() as interrupted, logs:
-            sound, saves = True, self.loop.is_chief
+        logs = RunLogs(self.workdir, self.recipe.name, self.step, self.total_steps, not self._chief)
+        with self._locked(), Interruptions() as interrupted, logs:
+            sound = True
             try:
                 mark, mark_time = self.step, time.monotonic()
-                while self.step < last and not self.loop.stopped:
+                while self.step < last:
                     if interrupted():
                         self.loop.stop()
-                        continue
+                    if self.loop.stopped:
+                        break
                     chunk = next(chunks)
                     sound = False  # a step cut short may have changed some weights only
                     steps = self.loop.train(chunk, self.step)
@@ -240,7 +189,7 @@ class Trainer:
                     end = self.step + len(steps)
                     rate = (end - mark) * self.recipe.batch_size / (now - mark_time)
                     for losses in steps:
-                        _check_finite(losses, self.step)
+                        self._check_finite(losses)
                         self.step += 1
                         logs.bar.update()
                         if self.step % LOG_EVERY == 0 or self.step == last:
@@ -248,24 +197,59 @@ class Trainer:
                             mark, mark_time = end, now
                     sound = True
                     pause = time.monotonic()
-                    self._score = None
+                    self._save_in_time()
                     if self.step % self.plan.steps_per_epoch == 0:
                         self._end_epoch(logs)
-                    if saves and (self.step % every == 0 or self._score is not None):
-                        self.save()
                     mark_time += time.monotonic() - pause  # the rate is that of training
             except WorkerLostError as error:
-                self.step, sound, saves = error.step, error.consistent, True
+                self.step, sound = error.step, False
+                if error.consistent:
+                    self._save_for_a_lost_worker()
                 raise
             finally:
-                if sound and saves and self._unsaved():
+                if sound and self._chief:
                     self.save()
         self.interrupted = interrupted.signal
         return self.step
 
-    def _unsaved(self) -> bool:
-        latest = self.manager.latest()
-        return latest is None or latest.stem != f"step_{self.step:08d}"
+    def _locked(self) -> Any:
+        return only_writer(self.workdir) if self._chief else contextlib.nullcontext()
+
+    def save(self) -> None:
+        """Writes a checkpoint of the present step, unless there is one."""
+        if self.step == self.checkpoints.newest():
+            return
+        self.loop.publish()
+        if line := list_bad_images(self.data.source, self.workdir):
+            print(f"\n{line}", file=sys.stderr)
+        self.checkpoints.save(self.step)
+        self._saved = time.monotonic()
+
+    def _save_in_time(self) -> None:
+        every = self.plan.steps_per_epoch * self.recipe.checkpoint_every
+        minutes = (time.monotonic() - self._saved) / 60
+        late = self.recipe.checkpoint_minutes and minutes >= self.recipe.checkpoint_minutes
+        if self._chief and (self.step % every == 0 or late):
+            self.save()
+
+    def _save_for_a_lost_worker(self) -> None:
+        """Saves unless another worker has: one after the other, as nobody knows who is left."""
+        time.sleep(TURN_SECONDS * self.loop.worker)
+        newest = self.checkpoints.newest()
+        if newest is not None and newest >= self.step:
+            return
+        try:
+            self.save()
+        except (OSError, ValueError) as error:  # the loss of the worker is what matters
+            print(f"\n{error}", file=sys.stderr)
+
+    def _check_finite(self, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                terms = self.loop.rule.plan(self.recipe.seed, self.step)
+                (term,) = [term for term in terms if term.name == name]
+                genotype = None if term.recurs else term.genotype
+                raise NonFiniteLossError(name, value, self.step, genotype)
 
     def _log(self, logs: RunLogs, losses: dict[str, float], rate: float) -> None:
         values = {
@@ -292,7 +276,8 @@ class Trainer:
         ends = {"biggest": self.space.biggest(), "smallest": self.space.smallest()}
         scores = evaluator.score(list(ends.values()))
         values = {f"accuracy/{name}": s["accuracy"] for name, s in zip(ends, scores, strict=True)}
-        self._score = sum(values.values()) / len(values)
+        if self._chief:
+            self.checkpoints.save_best(self.step, sum(values.values()) / len(values))
         logs.write(self.step, epoch, values)
         shown = ", ".join(f"{name} {value:.2%}" for name, value in values.items())
         logs.say(f"epoch {epoch}: {shown} (held-out training images, calibrated)")
@@ -319,17 +304,3 @@ def _writable_folder(workdir: str | Path) -> Path:
             f"Received: {workdir}"
         ) from error
     return folder
-
-
-def _check_same(what: str, old: Any, new: Any, workdir: Path) -> None:
-    if old != new:
-        raise CheckpointError(
-            f"The run in {workdir} was started with another {what}; use another `workdir` or the "
-            f"same {what}. Received: {new!r}, was: {old!r}"
-        )
-
-
-def _check_finite(losses: dict[str, float], step: int) -> None:
-    for name, value in losses.items():
-        if not math.isfinite(value):
-            raise NonFiniteLossError(name, value, step)

@@ -265,16 +265,18 @@ def test_keeping_none_is_refused(tmp_path):
 def test_the_best_checkpoint_outlives_the_newest(tmp_path):
     manager = CheckpointManager(tmp_path, keep=2)
     assert manager.best_score() == -math.inf
-    for step, score in [(1, 0.2), (2, 0.5), (3, None), (4, 0.5), (5, 0.4)]:
-        metadata = {} if score is None else {"score": score}
-        manager.save(step, {"x": np.float32(step)}, metadata)
+    scores = {1: 0.2, 2: 0.5, 4: 0.5, 5: 0.4}
+    for step in range(1, 6):
+        manager.save(step, {"x": np.float32(step)}, {})
+        if step in scores:
+            better = manager.save_best({"x": np.float32(step)}, {"score": scores[step]})
+            assert better == (step in (1, 2))
     arrays, metadata = read_checkpoint(manager.best)
     assert (float(arrays["x"]), metadata) == (2.0, {"score": 0.5})
     assert [path.stem for path in manager.paths()] == ["step_00000004", "step_00000005"]
     assert CheckpointManager(tmp_path).best_score() == 0.5
     manager.best.write_bytes(b"noise")
-    manager.save(6, {"x": np.float32(6)}, {"score": 0.1})
-    assert manager.best_score() == 0.1
+    assert manager.save_best({"x": np.float32(6)}, {"score": 0.1})
 
 
 def test_a_disk_that_is_full_is_said_and_leaves_older_checkpoints(tmp_path):
@@ -284,7 +286,7 @@ def test_a_disk_that_is_full_is_said_and_leaves_older_checkpoints(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         with pytest.raises(
-            OSError, match="step 2 cannot be written .* large.* step_00000001.safetensors"
+            OSError, match="step_00000002.* cannot be written: .* large.* step_00000001.safetensors"
         ):
             manager.save(2, {"x": np.zeros(10_000, np.float32)}, {})
     finally:

@@ -33,6 +33,7 @@ OTHER = Recipe(
     weight_decay=1e-5,
     clip_norm=1.0,
     clip_value=0.5,
+    checkpoint_minutes=5,
     regularize="all",
     distillation=False,
     zero_gamma=False,

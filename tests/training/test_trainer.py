@@ -1,7 +1,10 @@
 import dataclasses
 import json
+import os
 import shutil
+import signal
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,10 +15,14 @@ import bignas_tf.training.trainer as trainer_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.spaces import SPACES, MBConvSpace, Stage
+from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, read_checkpoint
 from bignas_tf.training.recipe import Recipe
+from bignas_tf.training.rule import SandwichRule
+from bignas_tf.training.run_checkpoints import only_writer
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
+from bignas_tf.training.tensorflow_loop import TensorflowLoop
 from bignas_tf.training.trainer import NonFiniteLossError, Trainer
 
 TINY = MBConvSpace(
@@ -338,3 +345,77 @@ def test_calibration_images_of_a_folder_sorted_by_class_are_mixed(tmp_path):
     data = load_run_data(FOLDER.replace(calibration_images=32, held_out=10), f"folder:{tmp_path}")
     assert set(data.calibration.labels[:8]) == {0, 1}
     assert sorted(np.bincount(data.calibration.labels)) == [16, 16]
+
+
+def test_a_worker_asked_to_stop_trains_one_more_step_which_tells_the_others(
+    tmp_path, monkeypatch, eager
+):
+    trainer = Trainer(RECIPE, tmp_path)
+    train, asked = trainer.loop.train, []
+
+    def tells(chunk, number):
+        losses = train(chunk, number)
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        trainer.loop.stopped = bool(asked)
+        return losses
+
+    monkeypatch.setattr(trainer.loop, "stop", lambda: asked.append(trainer.step))
+    monkeypatch.setattr(trainer.loop, "train", tells)
+    assert trainer.run() == 4
+    assert (asked[0], trainer.interrupted) == (3, signal.SIGTERM)
+    assert steps_saved(tmp_path)[-1] == 4
+
+
+def test_a_trainer_that_was_stopped_goes_on_when_it_is_run_again(tmp_path, monkeypatch, eager):
+    trainer = Trainer(RECIPE, tmp_path)
+    train = trainer.loop.train
+
+    def interrupted(chunk, number):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler's and a wrapper's: none is lost
+        return train(chunk, number)
+
+    monkeypatch.setattr(trainer.loop, "train", interrupted)
+    assert trainer.run() == 1
+    monkeypatch.setattr(trainer.loop, "train", train)
+    assert trainer.run(stop_after=3) == 3
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, eager):
+    trainer = Trainer(RECIPE, tmp_path)
+    train = trainer.loop.train
+
+    def breaks(chunk, number):
+        losses = train(chunk, number)
+        if number == 3:  # the last of an epoch, after its losses
+            trainer.loop._variables[0].assign(trainer.loop._variables[0] * np.nan)
+        return losses
+
+    monkeypatch.setattr(trainer.loop, "train", breaks)
+    with pytest.raises(FloatingPointError, match="is not finite after step 4, which is not saved"):
+        trainer.run()
+    assert steps_saved(tmp_path) == []
+
+
+def test_a_second_process_in_the_folder_is_refused_by_the_name_of_the_first(tmp_path):
+    with only_writer(tmp_path):
+        mine = f"being trained into by process {os.getpid()} on "
+        with pytest.raises(CheckpointError, match=mine), only_writer(tmp_path):
+            pass
+    with only_writer(tmp_path):
+        pass
+
+
+def test_checkpoints_are_made_by_the_clock_too(tmp_path, eager):
+    Trainer(RECIPE.replace(checkpoint_minutes=1e-9), tmp_path).run(stop_after=3)
+    assert steps_saved(tmp_path) == [1, 2, 3]
+
+
+def test_workers_that_differ_are_told_in_what(monkeypatch):
+    supernet = Supernet(TINY)
+    loop = TensorflowLoop(supernet, SandwichRule(TINY), keras.optimizers.SGD(), batch_size=2)
+    loop.require_alike({"step": 3, "weights": 5})
+    monkeypatch.setattr(loop, "gather", lambda values: np.stack([values, values + [0, 1]]))
+    with pytest.raises(ValueError, match=r"`weights` must be alike .* Received: \[5, 6\]"):
+        loop.require_alike({"step": 3, "weights": 5})

@@ -1,0 +1,187 @@
+"""Checkpoints of a run: what they hold, which of them it goes on from, and who may write them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bignas_tf.data.batches import BatchPlan
+from bignas_tf.spaces import MBConvSpace
+from bignas_tf.supernet import Supernet
+from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
+from bignas_tf.training.recipe import Recipe
+from bignas_tf.training.run_data import RunData
+from bignas_tf.training.state import pack, require_run, unpack
+
+# What may differ when a run is resumed: how long it runs and how often it looks.
+RESUMABLE = (
+    "epochs",
+    "data",
+    "on_bad_image",
+    "evaluate_every",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "calibration_images",
+)
+
+
+class RunCheckpoints:
+    """The checkpoints of one run.
+
+    Args:
+        workdir: folder of the run.
+        supernet: whose weights are saved.
+        optimizer: built on them.
+        recipe: of the run.
+        data: of the run.
+        plan: of its batches.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        supernet: Supernet,
+        optimizer: keras.optimizers.Optimizer,
+        recipe: Recipe,
+        data: RunData,
+        plan: BatchPlan,
+    ):
+        self.manager = CheckpointManager(workdir / "checkpoints")
+        self._workdir = workdir
+        self._supernet = supernet
+        self._optimizer = optimizer
+        self._recipe = recipe
+        self._data = data
+        self._plan = plan
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, sound or not; None if there is none."""
+        latest = self.manager.latest()
+        return None if latest is None else int(latest.stem.removeprefix("step_"))
+
+    def save(self, step: int) -> Path:
+        """Writes the checkpoint of a step.
+
+        Raises:
+            OSError: if it cannot be written; older ones are intact.
+            FloatingPointError: if a weight is not finite; nothing is written.
+        """
+        return self.manager.save(step, self._finite_arrays(step), self._metadata(step))
+
+    def save_best(self, step: int, score: float) -> bool:
+        """Writes the checkpoint of a step as the best one if its score is the highest so far."""
+        if score <= self.manager.best_score():
+            return False
+        metadata = {**self._metadata(step), "score": score}
+        return self.manager.save_best(self._finite_arrays(step), metadata)
+
+    def checksums(self) -> dict[str, int]:
+        """Of weights and optimizer, recipe and data: numbers that workers can compare."""
+        arrays = pack(self._supernet, self._optimizer)
+        weights = 0
+        for name in sorted(arrays):
+            weights = zlib.crc32(arrays[name].tobytes(), weights)
+        fields = {k: v for k, v in self._recipe.to_json().items() if k != "data"}
+        return {
+            "weights": weights,
+            "recipe": zlib.crc32(json.dumps(fields, sort_keys=True).encode()),
+            "data": zlib.crc32(self._data.source.fingerprint.encode()),
+        }
+
+    def restore(self) -> int:
+        """Puts the newest sound checkpoint back.
+
+        Returns:
+            Its step; 0 if there is none.
+
+        Raises:
+            CheckpointError: if it is of a run of another space, recipe or data.
+        """
+        restored = self.manager.restore_latest()
+        if restored is None:
+            if self.manager.best.exists():
+                raise CheckpointError(
+                    f"`workdir` must be a new folder or hold a whole run. Received: "
+                    f"{self._workdir}, which has {self.manager.best.name} only"
+                )
+            return 0
+        metadata = restored.metadata
+        require_run(restored.path, metadata)
+        source, space = self._data.source, self._supernet.space
+        self._check_same("space", metadata["space"]["name"], space.name)
+        self._check_same("classes", metadata["classes"], list(source.classes))
+        # A space may have been redefined under its name, with weights of the same shapes.
+        was, now = MBConvSpace.from_config(metadata["space"]).config(), space.config()
+        for field in now:
+            self._check_same(f"`{field}` of space '{space.name}'", was[field], now[field])
+        self._check_same("data fingerprint", metadata["fingerprint"], source.fingerprint)
+        old, new = Recipe.from_json(metadata["recipe"]).to_json(), self._recipe.to_json()
+        for field in old:
+            if field not in RESUMABLE:
+                self._check_same(field, old[field], new[field])
+        unpack(self._supernet, self._optimizer, restored.arrays)
+        return restored.step
+
+    def _check_same(self, what: str, old: Any, new: Any) -> None:
+        if old != new:
+            raise CheckpointError(
+                f"The run in {self._workdir} was started with another {what}; use another "
+                f"`workdir` or the same {what}. Received: {new!r}, was: {old!r}"
+            )
+
+    def _finite_arrays(self, step: int) -> dict[str, np.ndarray]:
+        arrays = pack(self._supernet, self._optimizer)
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise FloatingPointError(
+                    f"{name} is not finite after step {step}, which is not saved: go on from the "
+                    "last checkpoint with a lower learning rate"
+                )
+        return arrays
+
+    def _metadata(self, step: int) -> dict[str, Any]:
+        return {
+            "step": step,
+            "recipe": self._recipe.to_json(),
+            "space": self._supernet.space.config(),
+            "classes": list(self._data.source.classes),
+            "data": self._data.source.name,
+            "fingerprint": self._data.source.fingerprint,
+            "steps_per_epoch": self._plan.steps_per_epoch,
+        }
+
+
+@contextlib.contextmanager
+def only_writer(workdir: Path) -> Iterator[None]:
+    """Refuses a second process that trains into a folder, where the system has file locks.
+
+    Raises:
+        CheckpointError: naming the first.
+    """
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - not on Windows
+        yield
+        return
+    with (workdir / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise CheckpointError(
+                f"`workdir` must be trained into by one process. Received: {workdir}, which is "
+                f"being trained into by {file.read().strip() or 'another'}"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
