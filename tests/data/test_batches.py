@@ -130,6 +130,7 @@ def test_evaluation_names_a_broken_file_after_the_batches_before_it(tmp_path):
     paths = tuple(str(tmp_path / f"{i}.png") for i in range(6))
     for path in paths[:4] + paths[5:]:
         Image.new("L", (4, 4)).save(path)
+    (tmp_path / "4.png").write_bytes(b"broken")
     split = Split(np.zeros(6, np.int32), paths=paths, image_size=4, channels=1)
     batches = evaluation_batches(split, 2)
     assert [next(batches)["images"].shape for _ in range(2)] == [(2, 4, 4, 1)] * 2
