@@ -1,7 +1,7 @@
 """What a TensorFlow step computes on one replica: the terms' losses and gradients.
 
 Children that recur run in static mode, all others in sliced mode through one trace, or masked
-through one for each resolution. They run one after the other, so that peak memory stays near the
+with static shapes, through one for each resolution. They run one after the other, so that peak memory stays near the
 biggest child's.
 """
 
@@ -40,7 +40,8 @@ class TensorflowTerms(Loop):
         rule: as of `Loop`.
         optimizer: as of `Loop`.
         varying: how children that do not recur run: "sliced", one trace for all of them, or
-            "masked", with static shapes and a trace for each resolution.
+            "masked", with static shapes: a trace for each resolution, and of the whole step for
+            each combination of them.
         strategy: a `tf.distribute.Strategy`; None is the current one.
         **shared: `batch_size`, a multiple of the replicas, `weight_decay`, `clip_norm`,
             `clip_value` and `seed`, as of `Loop`.
