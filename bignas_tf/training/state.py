@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops as K
 
 from bignas_tf.data import Split
 from bignas_tf.evaluation import forward
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.resize import resize
 from bignas_tf.spaces import MBConvSpace
+from bignas_tf.spec import NetworkSpec
 from bignas_tf.supernet import Supernet, slice_weights
 from bignas_tf.training.checkpoints import (
     CheckpointError,
@@ -191,22 +194,64 @@ def _require_part(space: Any, whole: Any, path: str | Path) -> None:
         )
 
 
-def teacher_from(path: str | Path, calibration: Split) -> Callable[[Any], Any]:
-    """The biggest child of a run, calibrated and fixed, as `Rule.teacher`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Teacher:
+    """A network that is fixed, as `Rule.teacher`.
 
     Args:
-        path: of the run or its checkpoint.
+        spec: of the network.
+        weights: by `op/weight`, moving statistics included, float32.
+        source: where it comes from: the 'file' and 'step' of the checkpoint and the 'crc32' of
+            its weights. A run that goes on must have the same.
+    """
+
+    spec: NetworkSpec
+    weights: Mapping[str, np.ndarray]
+    source: Mapping[str, str | int]
+
+    def __call__(self, images: Any) -> Any:
+        """Logits, `(batch, classes)`, of images in the input range, of any size and float type."""
+        images = K.cast(images, "float32")  # a student's may have fewer bits
+        return forward(self.spec, self.weights, resize(images, self.spec.input_shape[0]))
+
+
+def teacher_from(
+    path: str | Path, calibration: Split, classes: Sequence[str] | None = None
+) -> Teacher:
+    """The biggest child of a run, calibrated and fixed.
+
+    Args:
+        path: of the run, of which the newest checkpoint is taken, or its checkpoint.
         calibration: training images for its batch-norm statistics.
+        classes: of the student in their order, which must be the teacher's; None for any.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there is none, or its classes are others.
     """
-    supernet = load_trained(path, "teacher").supernet
-    genotype = supernet.space.biggest()
-    weights = child_evaluator(supernet, calibration, calibration).finished_weights(genotype)
-    spec, resolution = genotype.spec(), genotype["resolution"]
+    trained = load_trained(path, "teacher")
+    if classes is not None and tuple(classes) != trained.classes:
+        raise CheckpointError(
+            f"`teacher` must be a run with the same classes in the same order: "
+            f"{_first_difference(classes, trained.classes)}. Received: {path}"
+        )
+    genotype = trained.supernet.space.biggest()
+    evaluator = child_evaluator(trained.supernet, calibration, calibration)
+    crc32 = 0
+    for _, array in sorted(trained.supernet.weight_arrays().items()):
+        crc32 = zlib.crc32(array.tobytes(), crc32)
+    source: dict[str, str | int] = {
+        "file": trained.path.name,
+        "step": trained.step,
+        "crc32": crc32,
+    }
+    return Teacher(genotype.spec(), evaluator.finished_weights(genotype), source)
 
-    def logits(images: Any) -> Any:
-        return forward(spec, weights, resize(images, resolution))
 
-    return logits
+def _first_difference(own: Sequence[str], other: Sequence[str]) -> str:
+    if len(own) != len(other):
+        return f"{len(own)}, not {len(other)}"
+    return next(
+        f"number {number} is {mine!r}, not {theirs!r}"
+        for number, (mine, theirs) in enumerate(zip(own, other, strict=True))
+        if mine != theirs
+    )

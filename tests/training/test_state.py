@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import keras
@@ -205,3 +206,40 @@ def test_a_teacher_is_the_calibrated_biggest_child_of_a_run(tmp_path):
     expected = child.predict(prepared(split, biggest["resolution"]), verbose=0)
     found = teacher_from(tmp_path, split)(images / np.float32(127.5) - 1)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_teacher_answers_images_of_fewer_bits_as_the_same_numbers_in_float32(tmp_path):
+    save_run(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    teacher = teacher_from(tmp_path, Split(np.zeros(40, np.int32), images=images))
+    half = keras.ops.cast(images[:5] / np.float32(127.5) - 1, "bfloat16")
+    found = teacher(half)
+    assert found.dtype == "float32"
+    np.testing.assert_array_equal(found, teacher(keras.ops.cast(half, "float32")))
+
+
+def test_a_teacher_says_which_checkpoint_it_is(tmp_path):
+    save_run(tmp_path)
+    split = Split(np.zeros(2, np.int32), images=np.ones((2, 8, 8, 1), np.uint8))
+    first = teacher_from(tmp_path, split).source
+    assert (first["file"], first["step"]) == ("step_00000007.safetensors", 7)
+    path = tmp_path / "checkpoints" / "step_00000007.safetensors"
+    assert teacher_from(path, split).source == first == json.loads(json.dumps(first))
+    save_run(tmp_path, seed=1)  # another run in its place
+    again = teacher_from(tmp_path, split).source
+    assert {key for key in first if first[key] != again[key]} == {"crc32"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "difference"),
+    [
+        (["1", "0", *NAMES[2:]], "number 0 is '1', not '0'"),
+        (NAMES[:9], "9, not 10"),
+    ],
+)
+def test_a_teacher_of_other_classes_is_refused(tmp_path, classes, difference):
+    save_run(tmp_path)
+    split = Split(np.zeros(2, np.int32), images=np.ones((2, 8, 8, 1), np.uint8))
+    teacher_from(tmp_path, split, NAMES)
+    with pytest.raises(CheckpointError, match=f"`teacher` must be .*: {difference}. Received: "):
+        teacher_from(tmp_path, split, classes)
