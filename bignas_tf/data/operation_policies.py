@@ -4,7 +4,9 @@ Magnitudes are the published ranges: shears of up to 0.3, translations of 150 of
 rotations of 30 degrees, each with a random sign; 4 to 8 bits for posterize, thresholds of 0 to 256
 for solarize, factors of 0.1 to 1.9 for color, contrast, brightness and sharpness. A level of 0 is
 the weakest of posterize and solarize (8 bits, 256), and a factor of 0.1. `solarize_add`, which is
-not in the paper, adds up to 110.
+not in the paper, adds up to 110. `autoaugment_v0` takes its sub-policies from EfficientNet's code
+and these ranges from the paper: in that code some operations have other ranges, so an image is not
+changed there by the same amounts.
 
 Reference:
     Cubuk et al., "AutoAugment: Learning Augmentation Policies from Data", CVPR 2019,
@@ -61,7 +63,8 @@ invert 0.6 4  equalize 1.0 8
 color 0.6 4  contrast 1.0 8
 equalize 0.8 8  equalize 0.6 3
 """
-# The policy that EfficientNet was published with, "v0" in its code; levels are 0 to 10.
+# The sub-policies that EfficientNet was published with, "v0" in its code; levels are 0 to 10.
+# Its ranges are not those of that code, but the paper's as of all kinds here.
 _V0 = """
 equalize 0.8 1  shear_y 0.8 4
 color 0.4 9  equalize 0.6 3
