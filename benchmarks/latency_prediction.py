@@ -104,7 +104,7 @@ def result(table: Any, predicted: np.ndarray, sessions: Sequence[dict[str, Any]]
         "noise_ceiling_tau": float(kendalltau(first, second).statistic),
         "noise_error": float(np.abs(first / second - 1).mean()),
         "sum_of_blocks": {"offset_ms": table.offset_ms, "scale": table.scale},
-        "table_error": table.calibration_error,
+        "table_error": table.leave_one_out_error,
     }
 
 

@@ -1,6 +1,6 @@
 """Measures single blocks of a space, so that latency can be looked up: --budget=latency_ms:...
 
-A network's latency is the sum of its blocks, calibrated on a few whole networks that are
+A network's latency is the sum of its blocks, scaled to fit a few whole networks that are
 measured too. One JSON holds the table; stopped and started again, the command goes on.
 
 Examples, on this machine (let nothing else run meanwhile):
@@ -33,7 +33,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--threads", type=int, help="default: 1; with --from_csv, of which rows")
     parser.add_argument("--blocks", type=int, help="at most so many, the others are predicted")
     parser.add_argument(
-        "--networks", type=int, default=8, help="whole networks that calibrate the sum; 0 for none"
+        "--networks", type=int, default=8, help="whole networks to scale the sum to; 0 for none"
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, draws and order")
     parser.add_argument("--overwrite", action="store_true", help="start the table anew")

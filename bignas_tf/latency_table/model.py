@@ -14,6 +14,7 @@ from bignas_tf.ops import BatchNorm, Conv, Dense, DepthwiseConv, Dropout, shapes
 from bignas_tf.spec import NetworkSpec
 
 LEAST = 20  # blocks to fit to
+TELLING = 0.1  # of the overhead; what is left of a time after it is noise below this
 FOLDS = 5
 FLOAT32_BYTES = 4
 FEATURES = (
@@ -60,11 +61,17 @@ class BlockModel:
             same times what gradient boosting makes of the rest.
         error: median relative error on blocks that were held out of the fit, in turn.
         worst: the same, but that 90 % of them stay below.
+        mean: the same, their mean.
+        bias: the mean with signs; above 0 where the regression predicts too much.
+        left_out: how many blocks were too short to tell anything, and are in none of this.
     """
 
     kind: str
     error: float
     worst: float
+    mean: float
+    bias: float
+    left_out: int
     _fitted: Any = dataclasses.field(repr=False)
 
     def predict(self, spec: NetworkSpec) -> float:
@@ -72,47 +79,65 @@ class BlockModel:
         return float(self._fitted(features(spec)[None])[0])
 
 
-def fit(specs: Sequence[NetworkSpec], times: Sequence[float], seed: int = 0) -> BlockModel | None:
+def fit(
+    specs: Sequence[NetworkSpec], times: Sequence[float], overhead: float = 0.0, seed: int = 0
+) -> BlockModel | None:
     """Fits the kind of regression that does better on held-out blocks.
 
     Args:
         specs: blocks, each a network of its own.
-        times: their milliseconds, above 0.
+        times: their milliseconds, the overhead taken off. Those of less than `TELLING` times
+            the overhead are left out.
+        overhead: milliseconds that were taken off; 0 or more. Errors of measurement are taken
+            to be a share of a block's time and this together.
         seed: of the folds and the boosting.
 
     Returns:
         The regression; None for fewer than `LEAST` blocks.
     """
-    if len(specs) < LEAST:
+    kept = [i for i, time in enumerate(times) if time > TELLING * overhead]
+    if len(kept) < LEAST:
         return None
     from sklearn.model_selection import KFold
 
-    x, y = np.array([features(spec) for spec in specs]), np.array(times, np.float64)
+    x = np.array([features(specs[i]) for i in kept])
+    y = np.array([times[i] for i in kept], np.float64)
     models = []
     for kind, fitter in (("linear", _linear), ("boosted", _boosted)):
-        errors = np.zeros(len(y))
+        off = np.zeros(len(y))
         for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(x):
-            errors[test] = np.abs(fitter(x[train], y[train], seed)(x[test]) / y[test] - 1)
-        error, worst = float(np.median(errors)), float(np.percentile(errors, 90))
-        models.append(BlockModel(kind, error, worst, fitter(x, y, seed)))
+            off[test] = fitter(x[train], y[train], overhead, seed)(x[test]) / y[test] - 1
+        errors = np.abs(off)
+        model = BlockModel(
+            kind=kind,
+            error=float(np.median(errors)),
+            worst=float(np.percentile(errors, 90)),
+            mean=float(errors.mean()),
+            bias=float(off.mean()),
+            left_out=len(times) - len(kept),
+            _fitted=fitter(x, y, overhead, seed),
+        )
+        models.append(model)
     return min(models, key=lambda model: model.error)
 
 
-def _linear(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
+def _linear(x: np.ndarray, y: np.ndarray, overhead: float, seed: int) -> Any:
     from sklearn.linear_model import LinearRegression
 
     del seed
     scale = np.maximum(x.max(axis=0), 1e-12)
-    # Weighted so that relative errors count, small blocks as much as big ones.
+    # Relative errors count, small blocks as much as big ones; but a block that takes less than
+    # calling a file is known no better than that call.
+    noise = y + overhead
     line = LinearRegression(positive=True, fit_intercept=False)
-    line.fit(x / scale / y[:, None], np.ones(len(y)))
+    line.fit(x / scale / noise[:, None], y / noise)
     return lambda given: np.maximum((given / scale) @ line.coef_, y.min() / 2)
 
 
-def _boosted(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
+def _boosted(x: np.ndarray, y: np.ndarray, overhead: float, seed: int) -> Any:
     from sklearn.ensemble import GradientBoostingRegressor
 
-    line = _linear(x, y, seed)
+    line = _linear(x, y, overhead, seed)
     rest = GradientBoostingRegressor(random_state=seed)
-    rest.fit(x, np.log(y / line(x)))
+    rest.fit(x, np.log(y / line(x)), sample_weight=y / (y + overhead))
     return lambda given: line(given) * np.exp(rest.predict(given))

@@ -153,15 +153,15 @@ class LatencyTable:
     @property
     def scale(self) -> float:
         """What the sum of the blocks is multiplied with."""
-        return self._calibration[1]
+        return self._fitted[1]
 
     @property
     def offset_ms(self) -> float:
         """What is added to the sum."""
-        return self._calibration[0]
+        return self._fitted[0]
 
     @property
-    def calibration_error(self) -> float | None:
+    def leave_one_out_error(self) -> float | None:
         """Mean relative error of the measured networks, each predicted by the others.
 
         None where there are too few to leave one out.
@@ -171,7 +171,7 @@ class LatencyTable:
         errors = []
         for left, network in enumerate(self.networks):
             others = [n for i, n in enumerate(self.networks) if i != left]
-            offset, scale = self._calibrated(others)
+            offset, scale = self._fit(others)
             errors.append(abs((offset + scale * self._sum(network.spec)) / network.ms - 1))
         return float(np.mean(errors))
 
@@ -180,7 +180,7 @@ class LatencyTable:
         """The regression for blocks that are missing; None if the table is too small."""
         specs = [block.spec for block in self.blocks.values()]
         times = [self._net(block.ms) for block in self.blocks.values()]
-        return fit(specs, times, seed=int(self.header.get("seed", 0)))
+        return fit(specs, times, self.overhead_ms, int(self.header.get("seed", 0)))
 
     def summary(self) -> str:
         """What the table is and how good it seems, a few lines for people."""
@@ -189,23 +189,29 @@ class LatencyTable:
             lines.append(
                 f"a network takes {self.offset_ms:.4f} ms + {self.scale:.3f} times its blocks' sum"
             )
-        if self.calibration_error is not None:
+        if self.leave_one_out_error is not None:
             lines.append(
-                f"mean error on measured networks, each left out once: {self.calibration_error:.1%}"
+                "mean error on measured networks, each left out once: "
+                f"{self.leave_one_out_error:.1%}"
             )
         if self.model:
             lines.append(
                 f"blocks that are missing are predicted ({self.model.kind} regression): median "
                 f"error on held-out blocks {self.model.error:.1%}, nine in ten below "
-                f"{self.model.worst:.1%}"
+                f"{self.model.worst:.1%}, mean {self.model.mean:.1%}, bias {self.model.bias:+.1%}"
+            )
+        if self.model and self.model.left_out:
+            lines.append(
+                f"{self.model.left_out} blocks that take hardly more than calling a file are left "
+                "out of the regression"
             )
         return "\n".join(lines)
 
     @functools.cached_property
-    def _calibration(self) -> tuple[float, float]:
-        return self._calibrated(self.networks)
+    def _fitted(self) -> tuple[float, float]:
+        return self._fit(self.networks)
 
-    def _calibrated(self, networks: Sequence[NetworkTime]) -> tuple[float, float]:
+    def _fit(self, networks: Sequence[NetworkTime]) -> tuple[float, float]:
         """Offset and scale of least relative squared error."""
         if not networks:
             return self.overhead_ms, 1.0
