@@ -17,9 +17,10 @@ from bignas_tf.search.objective import Objective, default_objectives, parse_obje
 from bignas_tf.search.pareto import front
 from bignas_tf.search.predictor import AccuracyPredictor
 from bignas_tf.search.random_search import RandomSearch
+from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.search.screening import Screening
 from bignas_tf.search.select import Search, check_names, choose, select
-from bignas_tf.search.strategy import RoundStrategy, Strategy
+from bignas_tf.search.strategy import Strategy
 
 __all__ = [
     "AccuracyPredictor",

@@ -88,6 +88,7 @@ class Chief:
                 time.sleep(LOOK_SECONDS)
         if oracle.error is not None:
             raise oracle.error
+        search.require_finished()
         search.arrange()
         return search.finish()
 

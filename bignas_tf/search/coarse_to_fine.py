@@ -9,7 +9,7 @@ import numpy as np
 
 from bignas_tf.checks import require_int
 from bignas_tf.search.budget import Budget, cheapest
-from bignas_tf.search.strategy import RoundStrategy
+from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.spaces import Gene, Genotype, Space
 
 DEPTH_THIRDS = (0, 1, 2, 3)

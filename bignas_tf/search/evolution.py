@@ -10,7 +10,7 @@ import numpy as np
 from bignas_tf.checks import require_int
 from bignas_tf.search.budget import Budget
 from bignas_tf.search.random_search import DRAWS, draws
-from bignas_tf.search.strategy import RoundStrategy
+from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.spaces import Genotype, Space
 
 MUTATION_PROBABILITY = 0.1

@@ -13,7 +13,7 @@ from bignas_tf.search.metrics import METRICS, measure
 from bignas_tf.search.objective import ACCURACY, Objective, default_objectives, matrix
 from bignas_tf.search.packages import search_package
 from bignas_tf.search.random_search import DRAWS, approach
-from bignas_tf.search.strategy import RoundStrategy
+from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.spaces import Genotype, Space
 
 CROSSOVER_PROBABILITY = 0.9

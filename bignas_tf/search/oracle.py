@@ -117,11 +117,21 @@ class StrategyOracle(keras_tuner.Oracle):
             collections.deque
         )
         self._tuner_id = ""
+        self._finished = strategy.finished
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to evaluate, or an error."""
-        return self.error is not None or (self._strategy.finished and not self._asked)
+        """Whether there is nothing left to evaluate, or an error.
+
+        As of the last call that was answered: another thread may look at any time, also while
+        the strategy is between two rounds.
+        """
+        return self._finished
+
+    def _look(self) -> bool:
+        over = self._strategy.finished and not self._asked
+        self._finished = self.error is not None or over
+        return self._finished
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The next genotype to evaluate; IDLE while it depends on results that are not there."""
@@ -131,8 +141,9 @@ class StrategyOracle(keras_tuner.Oracle):
                 genotype = self._next(self._shares[self._tuner_id])
         except Exception as error:  # see the class
             self.error = error
+        finished = self._look()
         if genotype is None:
-            return {"status": STOPPED if self.finished else IDLE}
+            return {"status": STOPPED if finished else IDLE}
         fixed = {SEARCH: self._search} if self._search else {}
         return {"status": RUNNING, "values": genotype.as_dict() | fixed}
 
@@ -198,6 +209,7 @@ class StrategyOracle(keras_tuner.Oracle):
             self._tell()
         except Exception as error:  # see the class
             self.error = error
+        self._look()
         return self.get_trial(trial_id)
 
     @keras_tuner.synchronized
@@ -208,6 +220,7 @@ class StrategyOracle(keras_tuner.Oracle):
             super().end_trial(trial)
         except Exception as error:  # see the class
             self.error = error
+        self._look()
 
     def get_trial(self, trial_id: str) -> Any:
         """The trial; a stopped one without values where the id is of another chief."""

@@ -32,8 +32,9 @@ from bignas_tf.search.metrics import LATENCY
 from bignas_tf.search.nsga2 import NSGA2
 from bignas_tf.search.objective import Objective, parse_objectives
 from bignas_tf.search.random_search import RandomSearch
+from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.search.select import POINTS, Search, check_names, select
-from bignas_tf.search.strategy import RoundStrategy, Strategy
+from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Space
 
 if TYPE_CHECKING:

@@ -76,8 +76,7 @@ def select(
                 bar.update()
             search.tell(genotypes, metrics)
             search.show(bar)
-        if not search.finished:
-            raise RuntimeError("The strategy waits for results although it has them all")
+    search.require_finished()
     return search.finish()
 
 
@@ -156,6 +155,15 @@ class Search:
         if self._unwritten >= self._write_every:
             self._write()
             self._unwritten = 0
+
+    def require_finished(self) -> None:
+        """Refuses to end before everything is asked and told.
+
+        Raises:
+            RuntimeError: if there is something left.
+        """
+        if not self.finished:
+            raise RuntimeError("The strategy waits for results although it has them all")
 
     def arrange(self) -> None:
         """Puts the points into the order of the proposals, in which one process writes them."""

@@ -45,6 +45,7 @@ class ChildTuner(base_tuner.BaseTuner):
     Raises:
         keras_tuner.errors.FatalError: from `search`, if an evaluation fails or is of another
             search than this worker. Anything else KerasTuner would count as a bad trial.
+        Exception: from `search`, what stopped a `StrategyOracle` of this process.
     """
 
     def __init__(
@@ -57,6 +58,12 @@ class ChildTuner(base_tuner.BaseTuner):
         self._evaluator = evaluator
         self._search = search
         self._pause = 0.0
+
+    def search(self, *arguments: Any, **named: Any) -> None:
+        """Evaluates until the oracle has nothing left; see the class for what it raises."""
+        super().search(*arguments, **named)
+        if isinstance(self.oracle, StrategyOracle) and self.oracle.error is not None:
+            raise self.oracle.error
 
     def run_trial(self, trial: Any) -> dict[str, float]:
         """The evaluator's metrics of the trial's genotype."""

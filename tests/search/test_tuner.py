@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -206,6 +207,31 @@ def test_an_error_stops_the_search_and_leaves_the_oracle_free(tmp_path, make, an
         raise oracle.error
 
 
+def test_a_search_is_not_over_while_its_last_round_is_proposed(tmp_path):
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(CoarseToFine):
+        def propose(self, number):
+            if number == 1:
+                begun.set()
+                go.wait(60)
+            return super().propose(number)
+
+    search = search_in(tmp_path, functools.partial(Slow, fine_candidates=5, fine_rounds=1))
+    oracle, evaluator = oracle_of(search), TabularEvaluator(noisy)
+    worker = threading.Thread(target=ChildTuner(SPACE, evaluator, oracle).search)
+    worker.start()
+    try:
+        assert begun.wait(60)
+        seen = [oracle.finished, search.finished]  # as the chief's own thread looks
+    finally:
+        go.set()
+        worker.join()
+    assert seen == [False, False]
+    assert [oracle.finished, search.finished] == [True, True]
+    assert {point["phase"] for point in search.points.points} == {"coarse", "fine1"}
+
+
 def test_an_evaluation_that_fails_ends_the_tuner(tmp_path):
     def fail(genotype):
         raise OSError("no images")
@@ -214,6 +240,13 @@ def test_an_evaluation_that_fails_ends_the_tuner(tmp_path):
     with pytest.raises(keras_tuner.errors.FatalError, match="no images"):
         ChildTuner(SPACE, TabularEvaluator(fail), oracle).search()
     assert len(oracle.trials) == 1
+
+
+def test_a_result_that_cannot_be_is_an_error_of_the_tuner_too(tmp_path):
+    oracle = oracle_of(search_in(tmp_path))
+    with pytest.raises(ValueError, match=r"`accuracy` must be in \[0, 1\] for .*Received: 50"):
+        ChildTuner(SPACE, TabularEvaluator(lambda _: 50.0), oracle).search()
+    assert oracle.finished
 
 
 def test_a_worker_with_other_weights_is_refused(tmp_path):
