@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "numpy"  # KerasTuner would load TensorFlow otherwise
+if __name__ == "__main__":  # not in the process of the tests, which have a backend
+    os.environ["KERAS_BACKEND"] = "numpy"  # KerasTuner would load TensorFlow otherwise
 
 from landscapes import noisy, tiny_space
 
