@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -184,7 +185,7 @@ class _Reader:
 
     def _labels(self, split: str, examples: Any, key: str) -> np.ndarray:
         """Reads every example once: the labels are nowhere else."""
-        digest = hashlib.sha256(split.encode()).hexdigest()[:12]
+        digest = hashlib.sha256(json.dumps([split, self._prepared()]).encode()).hexdigest()[:12]
         kept = Path(self.builder.data_dir) / f"bignas_tf-labels-{digest}.npy"
         with contextlib.suppress(OSError, ValueError):
             labels = np.load(kept)
@@ -196,3 +197,15 @@ class _Reader:
             with temporary.open("wb") as file:
                 np.save(file, labels)
         return labels
+
+    def _prepared(self) -> list[Any]:
+        """What changes where the data set is another version or was prepared again."""
+        info = self.builder.info
+        found: list[Any] = [info.full_name]
+        for name, split in sorted(info.splits.items()):
+            found.append([name, [int(length) for length in split.shard_lengths]])
+            for path in map(Path, split.filepaths):
+                if path.is_file():  # a part that is not read may be absent
+                    stat = path.stat()
+                    found.append([path.name, stat.st_size, stat.st_mtime_ns])
+        return found

@@ -1,4 +1,5 @@
 import io
+import shutil
 import sys
 
 import numpy as np
@@ -18,12 +19,13 @@ def pixels(split, index):
 
 
 class ThreeSmallClasses(tfds.core.GeneratorBasedBuilder):
-    """Images by `pixels`; label = index modulo 3, or -1 in the splits of `unlabelled`."""
+    """Images by `pixels`; label = index + `shift` modulo 3, or -1 in the splits of `unlabelled`."""
 
     VERSION = tfds.core.Version("1.0.0")
     splits = ("train", "test")
     unlabelled = ()
     broken = None
+    shift = 0
 
     def _info(self):
         features = tfds.features.FeaturesDict(
@@ -46,7 +48,7 @@ class ThreeSmallClasses(tfds.core.GeneratorBasedBuilder):
             if (split, index) == self.broken:
                 file = io.BytesIO(file.getvalue()[:60])
             file.seek(0)
-            label = -1 if split in self.unlabelled else index % 3
+            label = -1 if split in self.unlabelled else (index + self.shift) % 3
             yield index, {"picture": file, "kind": label}
 
 
@@ -145,6 +147,19 @@ def test_a_data_set_with_random_access_stays_encoded_beyond_the_memory_limit(bui
     np.testing.assert_array_equal(again.train.labels, (source.train.labels + 1) % 3)
     np.save(kept, np.zeros(5, np.int32))
     assert load_source(name, image_size=6).fingerprint == source.fingerprint
+
+
+def test_labels_kept_of_data_that_was_prepared_anew_are_not_used(builder, tmp_path):
+    name = "tfds:small,file_format=array_record"
+    first = load_source(name, image_size=6, memory_limit_mb=0)
+    builder.setattr(ThreeSmallClasses, "shift", 1)
+    load_source(f"{name},data_dir={tmp_path / 'new'}", image_size=6, memory_limit_mb=0)
+    for new in (tmp_path / "new").rglob("*array_record*"):
+        shutil.copy(new, tmp_path / "small" / new.relative_to(tmp_path / "new"))
+    shutil.rmtree(tmp_path / "new")
+    again = load_source(name, image_size=6, memory_limit_mb=0)
+    assert len(list(tmp_path.rglob("*.npy"))) == 4  # those kept before are still there
+    np.testing.assert_array_equal(again.train.labels, (first.train.labels + 1) % 3)
 
 
 def test_images_that_shall_stay_encoded_are_kept_so_in_memory(builder):
