@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ def table_from_csv(
     Raises:
         OSError: if one of them cannot be read.
         ValueError: if it is no such CSV, the rows are of several devices or configurations,
-            or there are none of the overhead and of blocks.
+            there are none of the overhead and of blocks, or a time is 0.
     """
     unknown = sorted(set(wanted) - set(CHOICES))
     require(not unknown, "wanted", f"among {', '.join(CHOICES)}", unknown)
@@ -52,7 +53,8 @@ def table_from_csv(
         require(len(found) <= 1, name, allowed, wanted.get(name))
     # All by the same figure: tools that print no median print the mean.
     column = "median_ms" if all(row["median_ms"] for row in rows) else "avg_ms"
-    measured = {row["file_sha256"]: float(row[column]) for row in rows}
+    measured = {row["file_sha256"]: _milliseconds(row, column) for row in rows}
+    _check_fine(files, measured, column)
     by_kind = {
         kind: [row for sha, row in files.items() if row["kind"] == kind and sha in measured]
         for kind in (OVERHEAD, BLOCK, NETWORK)
@@ -79,6 +81,28 @@ def _rows(path: Path) -> list[dict[str, str]]:
             return list(rows)
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"`csv` must be readable ({error}). Received: {path}") from error
+
+
+def _milliseconds(row: Mapping[str, str], column: str) -> float:
+    try:
+        found = float(row[column])
+    except ValueError:
+        found = math.nan
+    require(0 <= found < math.inf, "csv", f"with milliseconds in `{column}`", row[column])
+    return found
+
+
+def _check_fine(
+    files: Mapping[str, Mapping[str, Any]], measured: Mapping[str, float], column: str
+) -> None:
+    zero = [
+        files[s]["file"] for s, ms in measured.items() if ms == 0 and files[s]["kind"] != OVERHEAD
+    ]
+    allowed = (
+        f"of a tool that prints more decimals, with every `{column}` above 0: hundredths of a "
+        "millisecond are too coarse for the blocks of a small network"
+    )
+    require(not zero, "csv", allowed, f"0 ms for {len(zero)} files, such as {zero[:1]}")
 
 
 def _header(rows: list[dict[str, str]], column: str) -> dict[str, Any]:

@@ -319,6 +319,21 @@ def test_a_failed_measurement_is_no_block_and_a_missing_median_means_the_mean(ph
     assert table.header["figure"] == "avg_ms"
 
 
+def test_times_too_coarse_for_blocks_make_no_table(phone):
+    def coarse(row):
+        return row | {"median_ms": "0.00" if row["file"].startswith("block") else "0.52"}
+
+    phone.measure(coarse)
+    output = phone.path / "phone.json"
+    with pytest.raises(ValueError, match="`csv` must be of a tool that prints more decimals"):
+        call(f"--from_csv={phone.csv}", f"--blocks_dir={phone.folder}", f"--output={output}")
+    assert not output.exists()
+    phone.csv.unlink()
+    phone.measure(lambda row: row | {"median_ms": "fast"})
+    with pytest.raises(ValueError, match="`csv` must be with milliseconds in `median_ms`"):
+        table_from_csv(phone.csv, phone.folder)
+
+
 def test_files_of_another_table_and_other_csvs_are_refused(phone):
     phone.csv.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="`csv` must be one of export/benchmark_android.py"):
