@@ -88,16 +88,18 @@ def replicas() -> int:
 
 
 def normalize_by_batch(
-    x: Any, gamma: Any, beta: Any, epsilon: float, synchronized: bool = False
+    x: Any, gamma: Any, beta: Any, epsilon: float, synchronized: int | None = None
 ) -> Any:
     """Batch normalization with the statistics of `x`, `(batch, height, width, channels)`.
 
-    With `synchronized` they are those of all replicas' rows.
+    With `synchronized`, the most channels that `x` ever has, they are those of all replicas.
     """
     if synchronized and replicas() > 1:
         from bignas_tf import synchronized_batch_norm
 
-        return synchronized_batch_norm.normalize_by_global_batch(x, gamma, beta, epsilon)
+        return synchronized_batch_norm.normalize_by_global_batch(
+            x, gamma, beta, epsilon, synchronized
+        )
     fused = _fused(x)
     if fused is not None:
         return fused.normalize_by_batch(x, gamma, beta, epsilon)

@@ -1,7 +1,9 @@
 """Batch normalization by the statistics of the global batch, under tf.distribute.
 
 Statistics are gathered and combined, so that they do not depend on how the batch is divided but
-for rounding. TensorFlow refuses these collectives in a branch of `tf.cond`.
+for rounding. TensorFlow refuses these collectives in a branch of `tf.cond`, and, where one runs
+several times in a call of a function, with another shape each time: they are as wide as the
+biggest child's, filled with zeros.
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ def _column_sums(x: Any) -> Any:
     return tf.matmul(tf.ones((1, tf.shape(rows)[0]), x.dtype), rows)[0]
 
 
-def _global_moments(x: Any) -> tuple[Any, Any, Any]:
+def _filled(x: Any, width: int) -> Any:
+    return tf.ensure_shape(tf.pad(x, [[0, width - tf.size(x)]]), [width])
+
+
+def _global_moments(x: Any, width: int) -> tuple[Any, Any, Any]:
     """Count, mean and population variance per channel over the rows of all replicas.
 
     Reference:
@@ -45,8 +51,11 @@ def _global_moments(x: Any) -> tuple[Any, Any, Any]:
     own = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), x.dtype)
     mean = _column_sums(x) / own
     squares = _column_sums(tf.math.squared_difference(x, mean))
-    found = _gathered(tf.concat([own[None], mean, squares], axis=0))
-    counts, means, squares = tf.split(found, [1, tf.size(mean), tf.size(mean)], axis=1)
+    channels = tf.size(mean)
+    found = _gathered(tf.concat([own[None], _filled(mean, width), _filled(squares, width)], axis=0))
+    counts, means, squares = (
+        part[:, :channels] for part in tf.split(found, [1, width, width], axis=1)
+    )
     count = tf.reduce_sum(counts)
     mean = tf.reduce_sum(counts * means, axis=0) / count
     between = counts * tf.math.squared_difference(means, mean)
@@ -54,7 +63,7 @@ def _global_moments(x: Any) -> tuple[Any, Any, Any]:
     return count, mean, variance
 
 
-def normalize_by_global_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+def normalize_by_global_batch(x: Any, gamma: Any, beta: Any, epsilon: float, width: int) -> Any:
     """Batch normalization with the statistics of all replicas' rows.
 
     Args:
@@ -62,6 +71,7 @@ def normalize_by_global_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> 
         gamma: `(channels,)`.
         beta: `(channels,)`.
         epsilon: added to the variance.
+        width: most channels that this normalization ever has.
 
     Returns:
         A tensor of the shape of `x`.
@@ -69,14 +79,16 @@ def normalize_by_global_batch(x: Any, gamma: Any, beta: Any, epsilon: float) -> 
 
     @tf.custom_gradient
     def run(x: Any, gamma: Any, beta: Any) -> Any:
-        count, mean, variance = _global_moments(x)
+        count, mean, variance = _global_moments(x, width)
         inverse = tf.math.rsqrt(variance + epsilon)
 
         def gradient(dy: Any) -> Any:
             normalized = (x - mean) * inverse
             d_gamma, d_beta = _column_sums(dy * normalized), _column_sums(dy)
-            sums = _summed(tf.concat([d_gamma, d_beta], axis=0))
-            along, constant = tf.split(sums / count, 2)
+            sums = _summed(tf.concat([_filled(d_gamma, width), _filled(d_beta, width)], axis=0))
+            along, constant = (
+                part[: tf.size(d_beta)] for part in tf.split(sums / count, [width, width])
+            )
             return gamma * inverse * (dy - constant - normalized * along), d_gamma, d_beta
 
         return (x - mean) * inverse * gamma + beta, gradient

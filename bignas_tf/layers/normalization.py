@@ -70,7 +70,8 @@ class ElasticBatchNormalization(keras.layers.Layer):
             width = K.shape(x)[-1]
             gamma, beta = first(self.gamma, 0, width), first(self.beta, 0, width)
         gamma, beta = K.convert_to_tensor(gamma), K.convert_to_tensor(beta)
-        y = normalize_by_batch(x, gamma, beta, self.epsilon, self.synchronized)
+        width = self.max_channels if self.synchronized else None
+        y = normalize_by_batch(x, gamma, beta, self.epsilon, width)
         return K.cast(y, inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
