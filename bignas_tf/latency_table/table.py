@@ -65,8 +65,9 @@ class LatencyTable:
     block that the table does not have is predicted from the others by regression.
 
     Args:
-        header: `space`, `quantization`, `threads`, `device`, `conditions`, `seed` and whatever
-            else says how it was measured; plain JSON.
+        header: `space`, `resolutions`, `quantization`, `threads`, `device`, `clock`,
+            `statistic`, `conditions`, `seed` and whatever else says how it was measured; plain
+            JSON.
         overhead_ms: of a file that does next to nothing; 0 or more.
         blocks: by key.
         networks: measured on the same device.

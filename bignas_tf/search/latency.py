@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bignas_tf.spaces import Space
 
 TABLE = "latency_table.json"
 DEVICES = ("host",)
+LEAST_KNOWN = 1 / 3  # of the blocks of a space; more predictions than that are no measurement
 
 
 @contextlib.contextmanager
@@ -58,17 +60,33 @@ def check_coverage(table: LatencyTable, space: Space) -> str | None:
         measured.
 
     Raises:
-        ValueError: if blocks are missing and cannot be predicted.
+        ValueError: if blocks are missing, and the table is of another space, not of all
+            resolutions, has too few of the blocks, or cannot predict.
     """
     every = space_blocks(space)
     missing = table.missing(every.values())
     if not missing:
         return None
-    ok = table.model is not None
-    allowed = f"a table of the {len(every)} blocks of space '{space.name}', or of {LEAST} and more"
-    received = f"{len(table.blocks)} blocks, without {len(missing)} such as {missing[0].label}"
+    _check_origin(table, space)
+    known = len(every) - len(missing)
+    least = max(LEAST, math.ceil(LEAST_KNOWN * len(every)))
+    ok = known >= least and table.model is not None
+    allowed = (
+        f"a table of the {len(every)} blocks of space '{space.name}', or of at least {least} of "
+        "them to predict the others from"
+    )
+    received = f"{known} of them, without {len(missing)} such as {missing[0].label}"
     require(ok, "latency_table", allowed, received)
     return (
         f"{len(missing)} of {len(every)} blocks of space '{space.name}' are not in the latency "
         f"table, and predicted. It has {table.summary()}"
     )
+
+
+def _check_origin(table: LatencyTable, space: Space) -> None:
+    name = table.header.get("space")
+    require(name == space.name, "latency_table", f"of space '{space.name}'", name)
+    resolutions = table.header.get("resolutions", [])
+    ok = set(space.resolutions) <= set(resolutions)
+    allowed = f"of all resolutions of space '{space.name}', {list(space.resolutions)}"
+    require(ok, "latency_table", allowed, resolutions)

@@ -16,5 +16,11 @@ def made_up_ms(spec):
 
 def table_of(singles, networks=(), time=made_up_ms):
     blocks = {b.key: BlockTime(b.label, b.spec, time(b.spec) + OVERHEAD, 0.01) for b in singles}
-    header = {"space": "tiny", "quantization": "float32", "threads": 1, "seed": 0}
+    header = {
+        "space": "tiny",
+        "resolutions": [6, 8],
+        "quantization": "float32",
+        "threads": 1,
+        "seed": 0,
+    }
     return LatencyTable(header, OVERHEAD, blocks, networks)

@@ -39,6 +39,28 @@ def test_a_small_table_does_not_guess():
     assert note.startswith(f"4 of {len(every)} blocks of space 'tiny' are not in the latency table")
 
 
+def test_a_table_of_another_space_or_of_some_resolutions_is_no_table_of_a_space():
+    every = list(space_blocks(SPACE).values())
+    other = table_of(every[:-4])
+    other.header["space"] = "digits"
+    with pytest.raises(ValueError, match="must be of space 'tiny'. Received: 'digits'"):
+        check_coverage(other, SPACE)
+    one = table_of(space_blocks(SPACE, [8]).values())
+    one.header["resolutions"] = [8]
+    with pytest.raises(ValueError, match=r"of all resolutions of space 'tiny', \[6, 8\]. Rec"):
+        check_coverage(one, SPACE)
+
+
+def test_a_table_that_would_predict_most_blocks_is_refused():
+    space = get_space("cifar")
+    every = list(space_blocks(space).values())
+    table = table_of(every[: len(every) // 3 - 1])
+    table.header |= {"space": "cifar", "resolutions": list(space.resolutions)}
+    assert table.model is not None
+    with pytest.raises(ValueError, match=f"or of at least {-(-len(every) // 3)} of them"):
+        check_coverage(table, space)
+
+
 def test_latency_is_a_metric_where_a_table_is_open(table):
     (budget,) = parse_budgets("latency_ms:0.5+mmacs:0.1")
     smallest = SPACE.smallest()
