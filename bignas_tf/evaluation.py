@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from keras import ops as K
 
 from bignas_tf import cost
-from bignas_tf.calibration import Gather, batch_norm_statistics
+from bignas_tf.calibration import CHUNK, Gather, batch_norm_statistics
 from bignas_tf.data import Split
 from bignas_tf.ops import INPUT, BatchNorm, last_uses
 from bignas_tf.primitives import apply_finished, full_precision
@@ -20,6 +21,7 @@ from bignas_tf.spec import NetworkSpec
 from bignas_tf.supernet import Supernet, slice_weights
 
 BATCH = 256
+MEMORY_LIMIT_MB = 4096.0
 
 
 def forward(spec: NetworkSpec, weights: Mapping[str, Any], images: Any) -> Any:
@@ -46,18 +48,44 @@ def forward(spec: NetworkSpec, weights: Mapping[str, Any], images: Any) -> Any:
 
 def prepared(split: Split, resolution: int) -> np.ndarray:
     """All images of a split in the input range at `resolution`, float32."""
-    parts = [
-        K.convert_to_numpy(prepare(split.read(np.arange(start, stop)), resolution))
-        for start, stop in _spans(len(split), BATCH)
-    ]
-    return np.concatenate(parts)
+    streamed = Streamed(split, resolution)
+    found = np.empty(streamed.shape, np.float32)
+    for start, stop in _spans(len(split), BATCH):  # not concatenated: that holds them twice
+        found[start:stop] = streamed[start:stop]
+    return found
+
+
+class Streamed:
+    """`prepared` images that are made whenever they are asked for, and held by nobody.
+
+    Args:
+        split: of the images.
+        resolution: in pixels.
+
+    Attributes:
+        shape: of all of them, `(images, resolution, resolution, channels)`.
+    """
+
+    def __init__(self, split: Split, resolution: int):
+        self._split = split
+        self._resolution = resolution
+        self.shape = (len(split), resolution, resolution, split.image_shape[-1])
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        images = self._split.read(np.arange(*rows.indices(len(self))))
+        return K.convert_to_numpy(prepare(images, self._resolution))
 
 
 def _spans(count: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def predict(spec: NetworkSpec, weights: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
+def predict(
+    spec: NetworkSpec, weights: Mapping[str, Any], images: np.ndarray | Streamed
+) -> np.ndarray:
     """Logits of all images, `(images, classes)`; see `forward`."""
     weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
     with full_precision():
@@ -83,6 +111,39 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
 
 
+def evaluation_mb(
+    spec: NetworkSpec, calibration: int, validation: int, memory_limit_mb: float = MEMORY_LIMIT_MB
+) -> float:
+    """About how much memory `ChildEvaluator` takes for a child, in MB.
+
+    Args:
+        spec: of the child.
+        calibration: images.
+        validation: images.
+        memory_limit_mb: as of `ChildEvaluator`.
+    """
+    image = _image_mb(spec.input_shape)
+    images = image * calibration
+    if image * validation <= memory_limit_mb:
+        images += image * validation
+    profile = cost.profile(spec)
+    read, block = [], ""  # by each block, of one image
+    for op in profile.ops:
+        if op.block != block:
+            read.append((op.live_bytes - op.output_bytes) / 1e6)
+            block = op.block
+    peak = profile.total.peak_activation_bytes / 1e6
+    if peak * (calibration + validation) <= memory_limit_mb:
+        kept = min(sum(read) * (calibration + validation), memory_limit_mb)
+        return images + peak * (calibration + validation) + kept
+    held = max(map(sum, itertools.pairwise([*read, 0.0])))
+    return images + held * calibration + peak * CHUNK
+
+
+def _image_mb(shape: Sequence[int]) -> float:
+    return 4 * float(np.prod(shape)) / 1e6
+
+
 def metrics_of(spec: NetworkSpec, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy (0..1), mean cross-entropy, MMACs and parameters (M) of a network."""
     counted = cost.count(spec)
@@ -106,7 +167,7 @@ def sliced_statistics(
     }
 
 
-def _chunks(images: np.ndarray) -> list[Any]:
+def _chunks(images: np.ndarray | Streamed) -> list[Any]:
     return [K.convert_to_tensor(images[i:j]) for i, j in _spans(len(images), BATCH)]
 
 
@@ -123,7 +184,8 @@ class ChildEvaluator:
         split: what the validation images are called in reports.
         memory_limit_mb: of the activations that a child's calibration and evaluation hold at
             once, and again of those that the next may go on from; a child that needs more is
-            calibrated block by block and shares nothing.
+            calibrated block by block and shares nothing. Validation images that are more, as
+            float32 at a child's resolution, are prepared anew for each child.
         gather: of workers that score the same children together, each on images of its own:
             statistics and scores are those of all images. None for a single one.
     """
@@ -134,7 +196,7 @@ class ChildEvaluator:
         calibration: Split,
         validation: Split,
         split: str = "held-out training",
-        memory_limit_mb: float = 4096,
+        memory_limit_mb: float = MEMORY_LIMIT_MB,
         gather: Gather | None = None,
     ):
         self.supernet = supernet
@@ -144,7 +206,7 @@ class ChildEvaluator:
         self._calibration = calibration
         self._validation = validation
         self._memory_limit_mb = memory_limit_mb
-        self._images: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._images: dict[int, tuple[np.ndarray, np.ndarray | Streamed]] = {}
         self._prefixes = SharedPrefixes(self._weights, memory_limit_mb, gather)
         self._donor: tuple[Genotype, dict[str, np.ndarray]] | None = None
 
@@ -194,13 +256,17 @@ class ChildEvaluator:
             weights |= sliced_statistics(self._donor[1], spec)
         return predict(spec, weights, self._at(genotype["resolution"])[1])
 
-    def _at(self, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    def _at(self, resolution: int) -> tuple[np.ndarray, np.ndarray | Streamed]:
         """Calibration and validation images at `resolution`; the last ones are kept."""
         if resolution not in self._images:
             if len(self._images) >= 2:
                 self._images.pop(next(iter(self._images)))
+            validation = Streamed(self._validation, resolution)
+            needed_mb = _image_mb(validation.shape)
             self._images[resolution] = (
                 prepared(self._calibration, resolution),
-                prepared(self._validation, resolution),
+                prepared(self._validation, resolution)
+                if needed_mb <= self._memory_limit_mb
+                else validation,
             )
         return self._images[resolution]

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import itertools
 import threading
 
 import numpy as np
@@ -11,7 +12,7 @@ from supernets import SPACES, assert_agrees, noise, randomized, shared
 from bignas_tf import cost
 from bignas_tf.calibration import calibrate
 from bignas_tf.data import Split
-from bignas_tf.evaluation import ChildEvaluator, correct, forward, prepared
+from bignas_tf.evaluation import ChildEvaluator, correct, evaluation_mb, forward, prepared
 from bignas_tf.extract import extract
 from bignas_tf.resize import prepare
 
@@ -83,6 +84,46 @@ def test_images_are_prepared_in_batches_as_in_one():
     actual = prepared(images, 10)
     assert actual.shape == (300, 10, 10, 1)
     np.testing.assert_allclose(actual, prepare(images.images, 10), atol=1e-6)
+
+
+@pytest.mark.parametrize("donor", [False, True])
+def test_images_beyond_the_memory_limit_are_streamed_with_the_same_logits(monkeypatch, donor):
+    supernet = shared("digits", "float32")
+    genotype = supernet.space.smallest()
+    donor = supernet.space.smallest() if donor else None
+    parts = split(300, seed=0), split(600, seed=1)
+    side = genotype["resolution"]
+    images_mb = 600 * side * side * 4 / 1e6
+    small = ChildEvaluator(supernet, *parts, memory_limit_mb=images_mb * 1.01)
+    expected = small.logits(genotype, donor)
+    largest = []
+    read = Split.read
+    monkeypatch.setattr(
+        Split, "read", lambda self, rows: largest.append(len(rows)) or read(self, rows)
+    )
+    streaming = ChildEvaluator(supernet, *parts, memory_limit_mb=images_mb * 0.99)
+    for _ in range(2):
+        np.testing.assert_array_equal(streaming.logits(genotype, donor), expected)
+    # Calibration images once, the others for each child, never more than a batch.
+    assert largest == [256, 44] + 2 * [256, 256, 88]
+
+
+def test_the_memory_of_an_evaluation_is_that_of_images_and_of_what_lives():
+    spec = SPACES["digits"]().biggest().spec()
+    image = 4 * np.prod(spec.input_shape) / 1e6
+    profile = cost.profile(spec)
+    peak = profile.total.peak_activation_bytes / 1e6
+    # Within the limit: images, activations of all of them, and no more than the limit again.
+    within = evaluation_mb(spec, 10, 20, memory_limit_mb=peak * 30)
+    assert 30 * (image + peak) < within <= 30 * (image + 2 * peak)
+    # Beyond: calibration images, the blocks' ends of all of them, and one chunk.
+    ends = [list(ops)[-1] for _, ops in itertools.groupby(profile.ops, key=lambda op: op.block)]
+    largest = max(op.output_bytes for op in ends) / 1e6
+    beyond = evaluation_mb(spec, 10_000, 20_000, memory_limit_mb=1)
+    assert beyond > 10_000 * (image + largest) + 256 * peak
+    assert beyond < 10_000 * (image + 2 * peak)
+    held = evaluation_mb(spec, 10_000, 20_000, memory_limit_mb=image * 20_000)
+    assert held == pytest.approx(beyond + image * 20_000)
 
 
 def test_right_answers_are_counted_over_all_batches():

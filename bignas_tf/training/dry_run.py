@@ -16,7 +16,8 @@ import numpy as np
 
 from bignas_tf import cost
 from bignas_tf.data.augmentation import epoch_order
-from bignas_tf.machine import usable_cores
+from bignas_tf.evaluation import evaluation_mb
+from bignas_tf.machine import available_memory, usable_cores
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.state import pack
 from bignas_tf.training.trainer import Trainer
@@ -66,7 +67,8 @@ def dry_run(
         f"else to do; the steps use {batch / later:.0f}"
     )
     found["memory"] = ", ".join(
-        f"{name} {size / 2**20:.0f} MiB" for name, size in _memory().items()
+        [f"{name} {size / 2**20:.0f} MiB" for name, size in _memory().items()]
+        + _evaluation_memory(trainer)
     )
     total = seconds * steps * recipe.epochs
     found["time"] = (
@@ -176,6 +178,22 @@ def _memory() -> dict[str, int]:
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return found | {"peak of the process": peak}
+
+
+def _evaluation_memory(trainer: Trainer) -> list[str]:
+    """What evaluating the biggest child takes, where the run does that, at most one text."""
+    held_out = trainer.data.held_out
+    evaluates = trainer.recipe.evaluate_every and held_out is not None
+    if not evaluates or held_out is None or keras.backend.backend() == "jax":
+        return []  # the evaluator of JAX is another
+    workers = trainer.loop.describe().get("workers", 1)
+    counts = (-(-len(split) // workers) for split in (trainer.data.calibration, held_out))
+    needed = evaluation_mb(trainer.space.biggest().spec(), *counts) * 1e6
+    available = available_memory()
+    text = f"about {needed / 2**20:.0f} MiB more while the biggest child is evaluated"
+    if available is not None and needed > available:
+        text += f", which is more than the {available / 2**20:.0f} MiB that are available"
+    return [text]
 
 
 def _disk(trainer: Trainer, place: Path) -> str:

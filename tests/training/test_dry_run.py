@@ -9,6 +9,7 @@ from PIL import Image
 
 import bignas_tf.cli as cli
 import bignas_tf.training.dry_run as dry_run_module
+from bignas_tf.cost import count
 from bignas_tf.data import BrokenImageError
 from bignas_tf.spaces import get_space
 from bignas_tf.training.dry_run import dry_run
@@ -16,7 +17,11 @@ from bignas_tf.training.recipe import get_recipe
 
 FEW = {gene.name: gene.choices[:1] for gene in get_space("digits").genes}
 RECIPE = get_recipe("digits").replace(
-    restrict=FEW | {"resolution": (8, 12)}, held_out=1000, epochs=7, random_children=0
+    restrict=FEW | {"resolution": (8, 12)},
+    held_out=1000,
+    epochs=7,
+    random_children=0,
+    evaluate_every=1,
 )
 # Eager steps draw tf.data's own warning that it is not run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
@@ -36,6 +41,7 @@ def number(pattern, text):
 
 def test_a_dry_run_says_what_the_run_would_do_and_writes_nothing(tmp_path, monkeypatch, eager):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dry_run_module, "available_memory", lambda: 2**20)
     found = dry_run(RECIPE, "runs/digits")
     assert not list(tmp_path.iterdir())
     assert list(found) == ["data", "space", "step", "input", "memory", "disk", "time"]
@@ -51,6 +57,12 @@ def test_a_dry_run_says_what_the_run_would_do_and_writes_nothing(tmp_path, monke
     seconds = float(length) * {"s": 1, "min": 60}[unit]
     assert seconds == pytest.approx(13 * 32 / speed, rel=0.1, abs=0.1)
     assert number(r"peak of the process (\d+) MiB", found["memory"]) > 50
+    # 438 images to calibrate with and 1000 to score on, each 12 x 12, and what lives of them.
+    images_mib = 1438 * 12 * 12 * 4 / 2**20
+    needed = number(r"about (\d+) MiB more while the biggest child is evaluated", found["memory"])
+    peak = count(RECIPE.build_space().biggest().spec()).peak_activation_bytes
+    assert images_mib + 1438 * peak / 2**20 < needed < images_mib + 2 * 1438 * peak / 2**20 + 1
+    assert found["memory"].endswith("more than the 1 MiB that are available")
     assert "7 epochs" in found["time"]
 
 
