@@ -4,9 +4,11 @@ The file is that of github.com/xiusu/NAS-Bench-Macro (Su et al., "Prioritized Ar
 with Monto-Carlo Tree Search", CVPR 2021): CIFAR-10 accuracies of 6,561 codings of eight layers,
 3,969 distinct networks, each trained alone. Reports the share of the true hypervolume (accuracy
 against MACs; reference: least accuracy, most MACs) that is covered after so many queries of
-distinct networks: median and range over seeds. Strategies have their default settings; evolution
-and coarse-to-fine get eight budgets, evenly spaced. Before that the file is checked: MACs and
-parameters of every network against a count of its own, and that equal networks are equal.
+distinct networks: median and range over seeds. Evolution and coarse-to-fine get eight budgets,
+evenly spaced, coarse-to-fine two candidates per budget and as many fine rounds as it takes;
+random search has no limit but the most MACs. All else is as by default. Before that the file is
+checked: MACs and parameters of every network against a count of its own, and that equal networks
+are equal.
 
 python benchmarks/search_tabular.py --table=nas-bench-macro_cifar10.json --csv=tabular.csv
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.spaces import Genotype, Space
 
 DRAWS = 30
+ROUND = 10
 
 
 class RandomSearch(RoundStrategy):
@@ -20,6 +22,10 @@ class RandomSearch(RoundStrategy):
     A genotype is drawn uniformly. If it is above its budget, random genes of it go to their
     next choice towards the cheapest child's, mostly a smaller one, until it is not. Rejecting
     instead would never end where next to nothing is under the budget.
+
+    It asks in rounds of ten or, with many budgets, as many as there are, each budget as often
+    as the others: a round is sorted, as all are, so what was evaluated so far is at any time
+    like a smaller random search.
 
     Args:
         space: to search in.
@@ -38,20 +44,23 @@ class RandomSearch(RoundStrategy):
         self, space: Space, budgets: Sequence[Budget], seed: int = 0, evaluations: int = 100
     ) -> None:
         require_int("evaluations", evaluations, low=len(budgets))
-        settings = {"evaluations": evaluations}
-        super().__init__(space, budgets, seed, rounds=1, settings=settings)
+        size = max(1, len(budgets)) * max(1, ROUND // max(1, len(budgets)))
+        settings = {"evaluations": evaluations, "round": size}
+        rounds = math.ceil(evaluations / size)
+        super().__init__(space, budgets, seed, rounds=rounds, settings=settings)
         self._evaluations = evaluations
+        self._size = size
 
     def phase_of(self, number: int) -> str:
         return "random"
 
     def most(self, number: int) -> int:
-        return self._evaluations
+        return min(self._size, self._evaluations - number * self._size)
 
     def propose(self, number: int) -> list[Genotype]:
         rng = self.rng(number)
         return self.in_turn(
-            self._evaluations,
+            self.most(number),
             lambda budget, found: self.first_new(draws(budget, self.cheapest(budget), rng), found),
         )
 

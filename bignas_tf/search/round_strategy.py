@@ -80,12 +80,15 @@ class RoundStrategy(abc.ABC):
             times: how often each round proposes, 2 or more.
 
         Raises:
-            ValueError: for a bad number, no budgets, or a strategy of one round, which has
-                nothing to learn from.
+            ValueError: for a bad number, a strategy of one round, which has nothing to learn
+                from, or one that searches a front: the predictor looks for the most accurate
+                under each budget and knows no other objective.
             ModuleNotFoundError: without scikit-learn.
         """
         allowed = f"left out for {self.name}, whose one round has no results to learn from"
         require(self._rounds > 1, "screen", allowed, times)
+        front = f"left out for {self.name}, which searches a front and not the best under budgets"
+        require(self.needs_budgets, "screen", front, times)
         self._screening = Screening(self.space, self.budgets, self.seed, times)
         self._settings["screen"] = times
 

@@ -33,13 +33,12 @@ BUDGETS = parse_budgets("mmacs:4,6,8")
 LONG = {
     "coarse_to_fine": functools.partial(CoarseToFine, fine_candidates=3, fine_rounds=2),
     "evolution": functools.partial(Evolution, evaluations=30, population=15),
-    "nsga2": functools.partial(NSGA2, evaluations=30, population=15, children=15),
 }
 # One round that is screened.
 SHORT = {
     "coarse_to_fine": functools.partial(CoarseToFine, fine_candidates=4, fine_rounds=1),
     "evolution": functools.partial(Evolution, evaluations=24, population=12),
-    "nsga2": functools.partial(NSGA2, evaluations=24, population=12, children=12),
+    "random_search": functools.partial(RandomSearch, evaluations=27),
 }
 every_strategy = pytest.mark.parametrize("make", SHORT.values(), ids=SHORT)
 
@@ -230,9 +229,12 @@ def test_screening_is_an_option_of_the_command():
 
 def test_screening_that_cannot_be_is_refused_before_anything_is_asked(monkeypatch):
     with pytest.raises(ValueError, match="`screen` must be left out for random_search"):
-        RandomSearch(SPACE, BUDGETS).screen(2)
+        RandomSearch(SPACE, BUDGETS, evaluations=9).screen(2)
     with pytest.raises(ValueError, match="`budgets` must be at least one, to screen for"):
-        NSGA2(SPACE).screen(2)
+        Screening(SPACE, [], seed=0, times=2)
+    for budgets in (BUDGETS, ()):
+        with pytest.raises(ValueError, match="`screen` must be left out for nsga2, which searches"):
+            NSGA2(SPACE, budgets).screen(2)
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs sklearn: pip install 'bignas-tf\[search"):
         Evolution(SPACE, BUDGETS).screen(2)

@@ -106,7 +106,7 @@ def test_a_strategy_waits_for_results_before_it_goes_on(make):
     strategy.tell(first[1:], [{"accuracy": 0.5}] * (len(first) - 1))
     assert strategy.ask(1000) == []
     strategy.tell(first[:1], [{"accuracy": 0.5}])
-    assert strategy.finished == isinstance(strategy, RandomSearch)
+    assert strategy.ask(1) != []
 
 
 @every_strategy
@@ -243,6 +243,21 @@ def test_random_search_gives_each_budget_its_share():
     assert len(asked) == 60
     assert sum(measure(genotype, "mmacs") <= 3 for genotype in asked) >= 30
     assert sum(3 < measure(genotype, "mmacs") <= 9 for genotype in asked) >= 25
+
+
+def test_a_part_of_a_random_search_is_like_the_whole():
+    space = get_space("cifar")
+    asked = run(RandomSearch(space, [Budget("mmacs", 100)], seed=0, evaluations=300), noisy)
+    macs = np.array([measure(genotype, "mmacs") for genotype in asked])
+    for count in (30, 60, 150):
+        error = macs.std() / count**0.5
+        assert abs(macs[:count].mean() - macs.mean()) < 3 * error
+
+
+def test_every_round_of_a_random_search_serves_each_budget_as_often():
+    budgets = parse_budgets("mmacs:3,5,9")
+    strategy = RandomSearch(get_space("cifar"), budgets, evaluations=20)
+    assert [len(strategy.propose(number)) for number in range(3)] == [9, 9, 2]
 
 
 def test_random_search_without_a_limit_in_reach_draws_uniformly():

@@ -13,6 +13,7 @@ from landscapes import noisy, tiny_space
 
 from bignas_tf.search import (
     CoarseToFine,
+    Evolution,
     Points,
     RandomSearch,
     Search,
@@ -127,8 +128,8 @@ def test_a_worker_that_comes_again_gets_the_genotype_that_it_died_over(tmp_path)
 
 
 def test_workers_get_what_was_asked_in_a_row_until_one_has_nothing_left(tmp_path):
-    strategy = RandomSearch(SPACE, BUDGETS, seed=7, evaluations=20)
-    asked = RandomSearch(SPACE, BUDGETS, seed=7, evaluations=20).ask(20)
+    one_round = functools.partial(Evolution, seed=7, evaluations=20, population=20)
+    strategy, asked = one_round(SPACE, BUDGETS), one_round(SPACE, BUDGETS).ask(20)
     assert len(asked) == 20
     oracle = StrategyOracle(SPACE, strategy)
 
