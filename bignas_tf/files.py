@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,42 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class FolderInUse(ValueError):
+    """A folder that another process writes to."""
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, doing: str, name: str = ".lock") -> Iterator[None]:
+    """Refuses a second process that does the same in a folder, where the system has file locks.
+
+    Args:
+        folder: that exists.
+        doing: what one process at a time does, such as `trained into`.
+        name: of the file in `folder` that is locked.
+
+    Raises:
+        FolderInUse: naming the first process.
+    """
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - not on Windows
+        yield
+        return
+    with (folder / name).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise FolderInUse(
+                f"`workdir` must be {doing} by one process. Received: {folder}, which is "
+                f"being {doing} by {file.read().strip() or 'another'}"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 def _temporary(path: Path) -> Path:

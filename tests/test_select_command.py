@@ -13,6 +13,7 @@ import pytest
 from bignas_tf import evaluation
 from bignas_tf.commands import run_folder, select
 from bignas_tf.extract import weights_identity
+from bignas_tf.files import FolderInUse
 from bignas_tf.search import TabularEvaluator, measure
 from bignas_tf.search.results import read_selected
 from bignas_tf.spaces import get_space
@@ -207,3 +208,19 @@ def test_a_search_of_unknown_weights_is_refused(run):
     (run.workdir / "select" / "weights.json").unlink()
     with pytest.raises(ValueError, match=r"another checkpoint or .* was: unknown$"):
         run.call(BUDGET)
+
+
+def test_a_second_search_in_the_folder_is_refused_while_the_first_goes_on(run):
+    refused = []
+
+    def accuracy(genotype):
+        with pytest.raises(FolderInUse, match="being searched by process") as caught:
+            run.call(BUDGET, "--overwrite")
+        refused.append(caught)
+        return 0.5
+
+    run.accuracy = accuracy
+    run.call(BUDGET)
+    points = (run.workdir / "select" / "points.jsonl").read_text().splitlines()
+    assert len(points) == len(refused) > 0
+    run.call(BUDGET)

@@ -90,8 +90,8 @@ class TabularEvaluator:
 class Points:
     """What is known of every network: its metrics, its cost, and the file that keeps them.
 
-    Genotypes that are the same network (equal `canonical`) share one line. A last line
-    that a kill left half-written is dropped.
+    Genotypes that are the same network (equal `canonical`) share one line; of several in the
+    file the first counts. A last line that a kill left half-written is dropped.
 
     Args:
         space: of all genotypes.
@@ -189,7 +189,9 @@ class Points:
             "split", f"'{record['split']}', that of the scores in {self._path}", self.split,
         )  # fmt: skip
         require(is_number(record["accuracy"]), "accuracy", f"a number in {self._path}", record)
-        self._keep(self.space.genotype(record["genotype"]), record)
+        genotype = self.space.genotype(record["genotype"])
+        if genotype not in self:
+            self._keep(genotype, record)
 
     def _keep(self, genotype: Genotype, record: dict[str, Any]) -> None:
         self.points.append(record)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_tf.checks import require, require_choice
-from bignas_tf.files import read_json, write_json
+from bignas_tf.files import only_writer, read_json, write_json
 from bignas_tf.latency_table import LatencyTable
 from bignas_tf.search.budget import Budget, parse_budgets
 from bignas_tf.search.coarse_to_fine import CoarseToFine
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bignas_tf.training.state import Trained
 
 WEIGHTS = "weights.json"
+LOCK = ".select.lock"  # beside the folder, which is set aside by a search that starts anew
 SPLIT = "held-out training"
 STATE_EVERY = 8  # results of workers
 STRATEGIES = ("coarse_to_fine", "random", "evolution", "nsga2")
@@ -194,7 +195,21 @@ def search_run(
     Raises:
         ValueError: if nothing is held out, for a search of other weights, options or latency
             table, or for a table that cannot tell every latency.
+        FolderInUse: if another process searches there.
     """
+    with only_writer(workdir, "searched", LOCK):
+        return _search_alone(trained, data, options, workdir, overwrite, evaluator, chief)
+
+
+def _search_alone(
+    trained: Trained,
+    data: RunData,
+    options: SearchOptions,
+    workdir: Path,
+    overwrite: bool,
+    evaluator: Evaluator | None,
+    chief: Chief | None,
+) -> list[dict[str, Any]]:
     space, folder = trained.supernet.space, workdir / "select"
     table = options.open_table(space, workdir)
     with latency_from(table):

@@ -1,13 +1,9 @@
-"""Checkpoints of a run: what they hold, which of them it goes on from, and who may write them."""
+"""Checkpoints of a run: what they hold, and which of them it goes on from."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import platform
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,30 +154,3 @@ class RunCheckpoints:
             "fingerprint": self._data.source.fingerprint,
             "steps_per_epoch": self._plan.steps_per_epoch,
         }
-
-
-@contextlib.contextmanager
-def only_writer(workdir: Path) -> Iterator[None]:
-    """Refuses a second process that trains into a folder, where the system has file locks.
-
-    Raises:
-        CheckpointError: naming the first.
-    """
-    try:
-        import fcntl
-    except ImportError:  # pragma: no cover - not on Windows
-        yield
-        return
-    with (workdir / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise CheckpointError(
-                f"`workdir` must be trained into by one process. Received: {workdir}, which is "
-                f"being trained into by {file.read().strip() or 'another'}"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from bignas_tf.data.batches import BatchPlan
+from bignas_tf.files import only_writer
 from bignas_tf.spaces import Genotype
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.interruptions import Interruptions
@@ -22,7 +23,7 @@ from bignas_tf.training.loop import WorkerLostError
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import POLICIES, Recipe
 from bignas_tf.training.rule import Rule, SandwichRule
-from bignas_tf.training.run_checkpoints import RunCheckpoints, only_writer
+from bignas_tf.training.run_checkpoints import RunCheckpoints
 from bignas_tf.training.run_data import list_bad_images, load_run_data
 from bignas_tf.training.schedules import build_schedule
 from bignas_tf.training.state import averaged, initialize_from, teacher_from
@@ -213,7 +214,9 @@ class Trainer:
         return self.step
 
     def _locked(self) -> Any:
-        return only_writer(self.workdir) if self._chief else contextlib.nullcontext()
+        if not self._chief:
+            return contextlib.nullcontext()
+        return only_writer(self.workdir, "trained into")
 
     def save(self) -> None:
         """Writes a checkpoint of the present step, unless there is one."""

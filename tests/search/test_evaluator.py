@@ -8,7 +8,7 @@ import math
 import pytest
 from landscapes import OneHeadSpace, noisy, tiny_space
 
-from bignas_tf.search import CachedEvaluator, TabularEvaluator, measure
+from bignas_tf.search import CachedEvaluator, Points, TabularEvaluator, measure
 from bignas_tf.spaces import get_space
 
 SPACE = tiny_space()
@@ -170,3 +170,14 @@ def test_other_metrics_come_back_from_the_file_even_if_not_finite(tmp_path):
     again = CachedEvaluator(TabularEvaluator({}), SPACE, path).score(GENOTYPES[:2])
     assert fresh == again
     assert [score["loss"] for score in again] == [0.25, math.inf]
+
+
+def test_a_network_that_the_file_has_twice_counts_once(tmp_path):
+    path = tmp_path / "points.jsonl"
+    points = Points(SPACE, "table", path)
+    points.add(SPACE.smallest(), {"accuracy": 0.5})
+    line = path.read_text(encoding="utf-8")
+    path.write_text(line + line.replace('"accuracy": 0.5', '"accuracy": 0.7'), encoding="utf-8")
+    again = Points(SPACE, "table", path)
+    assert again.points == points.points
+    assert again[SPACE.smallest()]["accuracy"] == 0.5

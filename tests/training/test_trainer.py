@@ -14,12 +14,12 @@ import bignas_tf.training.run_data as run_data_module
 import bignas_tf.training.trainer as trainer_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.evaluation import ChildEvaluator
+from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.spaces import SPACES, MBConvSpace, Stage
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, read_checkpoint
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.rule import SandwichRule
-from bignas_tf.training.run_checkpoints import only_writer
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
 from bignas_tf.training.tensorflow_loop import TensorflowLoop
@@ -399,11 +399,11 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, eage
 
 
 def test_a_second_process_in_the_folder_is_refused_by_the_name_of_the_first(tmp_path):
-    with only_writer(tmp_path):
+    with only_writer(tmp_path, "trained into"):
         mine = f"being trained into by process {os.getpid()} on "
-        with pytest.raises(CheckpointError, match=mine), only_writer(tmp_path):
-            pass
-    with only_writer(tmp_path):
+        with pytest.raises(FolderInUse, match=mine):
+            Trainer(RECIPE, tmp_path).run()
+    with only_writer(tmp_path, "trained into"):
         pass
 
 
