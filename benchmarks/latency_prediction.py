@@ -6,17 +6,21 @@ r"""Latency predicted from a table of blocks against latency measured, on childr
         --plot=prediction.png
 
 The children are random ones of the space. Each becomes a TFLite file with random weights and is
-measured as `bignas benchmark` does, all in turns, in two sessions. Reports the mean relative
-error of the prediction and Kendall's tau between predicted and measured; tau between the two
-sessions is the noise ceiling, which no prediction can be expected to pass. Quantization and
-threads are the table's, the machine has to be. Stopped and started again it goes on: converted
-files stay in --cache, finished sessions in --json. Let nothing else run meanwhile.
+measured in two ways, in two sessions each: "table", with the clock and statistic of tables (the
+thread's CPU time, lower quartile), which says how good the sum of blocks is; and "benchmark", as
+`bignas benchmark` does (time, median, a process each, all in turns), which is what a user
+sees. Reports for each way the mean relative error of the prediction, its bias, and Kendall's tau
+between predicted and measured; tau between the two sessions is the noise ceiling, which no
+prediction can be expected to pass. Quantization and threads are the table's, the machine has to
+be. Stopped and started again it goes on: converted files stay in --cache, finished sessions in
+--json. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,7 @@ flags.DEFINE_integer("runs", 10, "Timed invocations per turn.", lower_bound=1)
 flags.DEFINE_integer("warmup", 3, "Untimed invocations per turn.", lower_bound=0)
 
 SESSIONS = 2
+WAYS = {"table": "in tables", "benchmark": "by `bignas benchmark`"}
 
 
 def children(space: Any, known: Sequence[Any]) -> list[Any]:
@@ -76,7 +81,7 @@ def converted(genotype: Any, quantization: str) -> Path:
 
 
 def session(paths: Sequence[Path], threads: int) -> dict[str, Any]:
-    """One measurement of all files, in turns."""
+    """One measurement of all files in each of the two ways."""
     from bignas_tf.deploy import latency
 
     times = latency.measure(
@@ -84,28 +89,72 @@ def session(paths: Sequence[Path], threads: int) -> dict[str, Any]:
     )
     return {
         "conditions": latency.host_conditions(),
-        "median_ms": [time.median_ms for time in times],
+        "benchmark": [time.median_ms for time in times],
         "spread": [time.spread for time in times],
+        "table": as_in_tables(paths, threads),
     }
 
 
-def result(table: Any, predicted: np.ndarray, sessions: Sequence[dict[str, Any]]) -> dict:
-    """How well the prediction does, and how well it could."""
-    from scipy.stats import kendalltau
+def as_in_tables(paths: Sequence[Path], threads: int) -> list[float]:
+    """Milliseconds of files measured as the whole networks of a table are."""
+    from bignas_tf.deploy.block_latency import BATCH, lower_quartile, timed_files
 
-    first, second = (np.array(each["median_ms"]) for each in sessions)
-    measured = (first + second) / 2
+    found: list[float] = []
+    for start in range(0, len(paths), BATCH):
+        batch = paths[start : start + BATCH]
+        with tempfile.TemporaryDirectory() as folder:
+            for path in batch:
+                (Path(folder) / path.name).symlink_to(path.resolve())
+            times = timed_files(Path(folder), threads)
+        found += [lower_quartile(times[path.name]) for path in batch]
+    return found
+
+
+def result(predicted: np.ndarray, first: Sequence[float], second: Sequence[float]) -> dict:
+    """How well the prediction does in one way of measuring, and how well it could."""
+    from bignas_tf.search.predictor import kendall_tau
+
+    one, other = np.array(first), np.array(second)
+    measured = (one + other) / 2
     errors = np.abs(predicted / measured - 1)
     return {
         "mean_error": float(errors.mean()),
         "largest_error": float(errors.max()),
         "bias": float((predicted / measured - 1).mean()),
-        "kendall_tau": float(kendalltau(predicted, measured).statistic),
-        "noise_ceiling_tau": float(kendalltau(first, second).statistic),
-        "noise_error": float(np.abs(first / second - 1).mean()),
-        "sum_of_blocks": {"offset_ms": table.offset_ms, "scale": table.scale},
-        "table_error": table.leave_one_out_error,
+        "kendall_tau": kendall_tau(predicted, measured),
+        "noise_ceiling_tau": kendall_tau(one, other),
+        "noise_error": float(np.abs(one / other - 1).mean()),
     }
+
+
+def rows(
+    table: Any, genotypes: Sequence[Any], predicted: np.ndarray, sessions: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One per child."""
+    from bignas_tf.latency_table import blocks_of
+
+    return [
+        {
+            "genotype": genotype.as_dict(),
+            "predicted_ms": float(predicted[i]),
+            **{
+                f"{way}_{number}_ms": each[way][i]
+                for way in WAYS
+                for number, each in enumerate(sessions, 1)
+            },
+            "unmeasured_blocks": len(table.missing(blocks_of(genotype.spec()).values())),
+        }
+        for i, genotype in enumerate(genotypes)
+    ]
+
+
+def text(way: str, head: str, found: dict[str, float]) -> str:
+    """A result in words."""
+    return (
+        f"{head}, measured as {WAYS[way]}: mean error {found['mean_error']:.1%}, bias "
+        f"{found['bias']:+.1%}, Kendall's tau {found['kendall_tau']:.3f} (two measurements: "
+        f"{found['noise_ceiling_tau']:.3f}, {found['noise_error']:.1%})"
+    )
 
 
 def draw(predicted: np.ndarray, measured: np.ndarray, text: str, path: Path) -> None:
@@ -128,14 +177,29 @@ def draw(predicted: np.ndarray, measured: np.ndarray, text: str, path: Path) -> 
         figure.savefig(path, dpi=130, facecolor="white")
 
 
-def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def write_rows(found: Sequence[dict[str, Any]], path: Path) -> None:
     """One row per child; the genotype as JSON."""
     from bignas_tf.files import replacing
 
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer = csv.DictWriter(file, found[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "genotype": json.dumps(row["genotype"])} for row in rows)
+        writer.writerows({**row, "genotype": json.dumps(row["genotype"])} for row in found)
+
+
+def measured(identity: dict[str, Any], paths: Sequence[Path], threads: int) -> dict[str, Any]:
+    """The content of --json, with the sessions that were missing."""
+    from bignas_tf.checks import require
+    from bignas_tf.files import read_json, write_json
+
+    output = Path(FLAGS.json)
+    found = read_json(output) if output.exists() else {**identity, "sessions": []}
+    same = {name: found.get(name) for name in identity} == identity
+    require(same, "json", "new, or of this table, these children and settings", str(output))
+    while len(found["sessions"]) < SESSIONS:
+        found["sessions"].append(session(paths, threads))
+        write_json(output, found)
+    return found
 
 
 def main(argv: list[str]) -> None:
@@ -145,8 +209,8 @@ def main(argv: list[str]) -> None:
     from tqdm import tqdm
 
     from bignas_tf.checks import require
-    from bignas_tf.files import read_json, write_json
-    from bignas_tf.latency_table import LatencyTable, blocks_of
+    from bignas_tf.files import write_json
+    from bignas_tf.latency_table import LatencyTable
     from bignas_tf.machine import cpu_model
     from bignas_tf.spaces import get_space
 
@@ -155,52 +219,32 @@ def main(argv: list[str]) -> None:
     require(cpu == cpu_model(), "table", f"of this machine, {cpu_model()}", cpu)
     space = get_space(FLAGS.space)
     genotypes = children(space, [network.spec for network in table.networks])
-    specs = [genotype.spec() for genotype in genotypes]
-    predicted = np.array([table.profile(spec) for spec in specs])
+    predicted = np.array([table.profile(genotype.spec()) for genotype in genotypes])
     quantization, threads = table.header["quantization"], table.header["threads"]
     paths = [converted(g, quantization) for g in tqdm(genotypes, desc="converting", unit="file")]
-
-    output = Path(FLAGS.json)
     identity = {
         "table": table.digest,
         "space": space.name,
         "genotypes": [genotype.as_dict() for genotype in genotypes],
         "settings": {name: FLAGS[name].value for name in ("rounds", "runs", "warmup")},
+        "ways": list(WAYS),
     }
-    found = read_json(output) if output.exists() else {**identity, "sessions": []}
-    same = {name: found.get(name) for name in identity} == identity
-    require(same, "json", "new, or of this table, these children and settings", str(output))
-    while len(found["sessions"]) < SESSIONS:
-        found["sessions"].append(session(paths, threads))
-        write_json(output, found)
-
+    found = measured(identity, paths, threads)
     sessions = found["sessions"][:SESSIONS]
-    found["result"] = result(table, predicted, sessions)
-    first, second = (each["median_ms"] for each in sessions)
-    found["rows"] = rows = [
-        {
-            "genotype": genotype.as_dict(),
-            "predicted_ms": float(predicted[i]),
-            "first_ms": first[i],
-            "second_ms": second[i],
-            "unmeasured_blocks": len(table.missing(blocks_of(specs[i]).values())),
-        }
-        for i, genotype in enumerate(genotypes)
-    ]
-    write_json(output, found)
-    text = (
-        f"{space.name} at {FLAGS.resolution} px, {len(rows)} children, {quantization}, "
-        f"{threads} thread(s): mean error {found['result']['mean_error']:.1%}, Kendall's tau "
-        f"{found['result']['kendall_tau']:.3f} (two measurements: "
-        f"{found['result']['noise_ceiling_tau']:.3f}, {found['result']['noise_error']:.1%})"
-    )
-    print(text)
+    found["sum_of_blocks"] = {"offset_ms": table.offset_ms, "scale": table.scale}
+    found["table_error"] = table.leave_one_out_error
+    found["result"] = {way: result(predicted, *(s[way] for s in sessions)) for way in WAYS}
+    found["rows"] = rows(table, genotypes, predicted, sessions)
+    write_json(FLAGS.json, found)
+    head = f"{space.name} at {FLAGS.resolution} px, {len(genotypes)} children, {quantization}, "
+    texts = {w: text(w, f"{head}{threads} thread(s)", found["result"][w]) for w in WAYS}
+    print("\n".join(texts.values()))
     if FLAGS.csv:
-        write_rows(rows, Path(FLAGS.csv))
+        write_rows(found["rows"], Path(FLAGS.csv))
     if FLAGS.plot:
-        measured = (np.array(first) + np.array(second)) / 2
-        title = text.replace(": ", ":\n", 1).replace(" (two", "\n(two")
-        draw(predicted, measured, title, Path(FLAGS.plot))
+        means = np.mean([each["table"] for each in sessions], axis=0)
+        title = texts["table"].replace(", measured", ",\nmeasured").replace(" (two", "\n(two")
+        draw(predicted, means, title, Path(FLAGS.plot))
 
 
 if __name__ == "__main__":

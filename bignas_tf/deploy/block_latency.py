@@ -38,7 +38,7 @@ from bignas_tf.spec import NetworkSpec
 
 BATCH = 24  # files that take turns; their converted files are on the disk together
 ROUNDS, WARMUP, RUNS = 12, 2, 5
-QUARTILE = 25
+QUARTILE, STATISTIC = 25, "lower quartile"
 MACHINE = ("cpu", "ai_edge_litert")  # conditions that one table must have throughout
 
 
@@ -161,8 +161,7 @@ def measure_table(
     check_output(output, overwrite=True)
     blocks = plan.drawn_blocks()
     networks = timed_networks(blocks, plan.drawn_networks())
-    clock = "CPU time of the thread" if plan.threads == 1 else "time"
-    header = {**plan.header(), "device": "host", "clock": clock}
+    header = {**plan.header(), "device": "host", "clock": clock(plan.threads)}
     table = _opened(header, output, overwrite)
     order = np.random.Generator(np.random.Philox([plan.seed, 2])).permutation(len(networks))
     known = {*table.blocks, *(_name(network.spec) for network in table.networks)}
@@ -188,10 +187,15 @@ def measure_table(
     return LatencyTable.read(output)
 
 
+def clock(threads: int) -> str:
+    """What the times of `timed_files` are times of."""
+    return "CPU time of the thread" if threads == 1 else "time"
+
+
 def _opened(header: dict[str, Any], output: Path, overwrite: bool) -> LatencyTable:
     """The table of an earlier call, or a new one."""
     now = host_conditions()
-    new = LatencyTable({**header, "conditions": now}, 0.0, {})
+    new = LatencyTable({**header, "statistic": STATISTIC, "conditions": now}, 0.0, {})
     if overwrite or not output.exists():
         return new
     table = LatencyTable.read(output)
@@ -244,12 +248,33 @@ def _timed(
     for path in files.glob("*.tflite"):
         if path.name not in wanted:
             path.unlink()
-    names = sorted(path.name for path in files.glob("*.tflite"))
-    with started(os.fspath(files), header["threads"], "xnnpack", "block_worker") as worker:
+    return timed_files(files, header["threads"])
+
+
+def timed_files(folder: Path, threads: int) -> dict[str, np.ndarray]:
+    """Milliseconds of the TFLite files of a folder by name, as a table takes them.
+
+    Args:
+        folder: of at least one file.
+        threads: int, at least 1; with 1 the clock is the thread's CPU time (`clock`).
+
+    Returns:
+        `(ROUNDS, RUNS)` of each file; a table keeps `lower_quartile`.
+
+    Raises:
+        RuntimeError: if the process dies.
+    """
+    names = sorted(path.name for path in folder.glob("*.tflite"))
+    with started(os.fspath(folder), threads, "xnnpack", "block_worker") as worker:
         for _ in range(ROUNDS):
             worker.round(WARMUP, RUNS)
         times = np.reshape(worker.nanoseconds, (ROUNDS, len(names), RUNS)) / 1e6
     return {name: times[:, i] for i, name in enumerate(names)}
+
+
+def lower_quartile(times: np.ndarray) -> float:
+    """The statistic of tables: what a machine that is busy now and then does not change."""
+    return float(np.percentile(times, QUARTILE))
 
 
 def _add(
@@ -259,13 +284,13 @@ def _add(
     anchors: Sequence[Timed],
 ) -> None:
     """Adds a batch to the table, scaled by what happened to the anchors since the first one."""
-    now = {network.file: float(np.percentile(times[network.file], QUARTILE)) for network in anchors}
+    now = {network.file: lower_quartile(times[network.file]) for network in anchors}
     first = table.header.setdefault("anchors_ms", now)
     table.overhead_ms = first[anchors[0].file]
     factor = float(np.median([first[network.file] / now[network.file] for network in anchors[1:]]))
     for network in batch:
         found = times[network.file]
-        ms = factor * float(np.percentile(found, QUARTILE))
+        ms = factor * lower_quartile(found)
         spread = relative_spread(np.percentile(found, QUARTILE, axis=1).tolist())
         if network.kind == NETWORK:
             table.networks = (*table.networks, NetworkTime(network.spec, ms, spread))

@@ -18,6 +18,7 @@ from bignas_tf.spec import NetworkSpec
 GOOD = ("ok", "unconfirmed")
 # What a CSV may hold several of, and a table has one of.
 CHOICES = ("device", "serial", "backend", "threads", "cores")
+STATISTICS = {"median_ms": "median", "avg_ms": "mean"}
 CONDITIONS = ("device", "soc", "android", "abi", "build", "governor", "tool_sha256")
 
 
@@ -112,7 +113,8 @@ def _header(rows: list[dict[str, str]], column: str) -> dict[str, Any]:
     return {
         "device": first["device"],
         "threads": int(first["threads"]),
-        "figure": column,
+        "clock": "time",
+        "statistic": STATISTICS[column],
         "conditions": {**conditions, "date": f"{dates[0]} to {dates[-1]}"},
     }
 

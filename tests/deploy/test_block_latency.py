@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import types
 
 import numpy as np
@@ -121,6 +122,21 @@ def test_each_round_times_every_file_as_often_as_asked(nothing, tmp_path):
     assert Turns(str(tmp_path), 1, "none").parts == 0
 
 
+def test_files_are_timed_by_the_clock_and_statistic_that_the_header_names(nothing, tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.tflite").write_bytes(nothing)
+    times = block_latency.timed_files(tmp_path, 1)
+    assert {name: found.shape for name, found in times.items()} == {
+        f"{name}.tflite": (block_latency.ROUNDS, block_latency.RUNS) for name in "ab"
+    }
+    assert block_latency.lower_quartile(np.array([[4.0, 1.0], [3.0, 2.0], [9.0, 5.0]])) == 2.25
+    clocks = [Turns(str(tmp_path), threads, "xnnpack")._clock for threads in (1, 2)]
+    assert clocks == [time.thread_time_ns, time.perf_counter_ns]
+    assert [block_latency.clock(threads) for threads in (1, 2)] == [
+        "CPU time of the thread", "time",
+    ]  # fmt: skip
+
+
 def test_a_measured_table_knows_every_block_and_the_networks_of_the_plan(tmp_path):
     path = tmp_path / "table.json"
     table = measure_table(PLAN, path, progress=False)
@@ -134,6 +150,7 @@ def test_a_measured_table_knows_every_block_and_the_networks_of_the_plan(tmp_pat
     conditions = table.header["conditions"]
     assert conditions["cpu"] and conditions["ai_edge_litert"] and conditions["date"]
     expected = {"space": "one_stage", "resolutions": [8], "quantization": "float32", "threads": 1}
+    expected |= {"clock": "CPU time of the thread", "statistic": "lower quartile"}
     assert expected.items() <= table.header.items()
     assert not list(tmp_path.glob("*.files"))
     assert table.profile(biggest.spec()) == LatencyTable.read(path).profile(biggest.spec())
@@ -316,7 +333,7 @@ def test_a_failed_measurement_is_no_block_and_a_missing_median_means_the_mean(ph
     assert table.blocks.keys() == space_blocks(SPACE).keys() - {first["key"]}
     for key, block in table.blocks.items():
         assert block.ms == pytest.approx(2 * phone.ms[f"block_{key}.tflite"])
-    assert table.header["figure"] == "avg_ms"
+    assert (table.header["clock"], table.header["statistic"]) == ("time", "mean")
 
 
 def test_times_too_coarse_for_blocks_make_no_table(phone):
