@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class RunCheckpoints:
         recipe: of the run.
         data: of the run.
         plan: of its batches.
+        teacher: which checkpoint it learns from, `Teacher.source`; None without a teacher.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class RunCheckpoints:
         recipe: Recipe,
         data: RunData,
         plan: BatchPlan,
+        *,
+        teacher: Mapping[str, str | int] | None = None,
     ):
         self.manager = CheckpointManager(workdir / "checkpoints")
         self._workdir = workdir
@@ -58,6 +62,7 @@ class RunCheckpoints:
         self._recipe = recipe
         self._data = data
         self._plan = plan
+        self._teacher = None if teacher is None else dict(teacher)
 
     def newest(self) -> int | None:
         """The step of the newest checkpoint, sound or not; None if there is none."""
@@ -81,7 +86,7 @@ class RunCheckpoints:
         return self.manager.save_best(self._finite_arrays(step), metadata)
 
     def checksums(self) -> dict[str, int]:
-        """Of weights and optimizer, recipe and data: numbers that workers can compare."""
+        """Of weights and optimizer, recipe, data and teacher: numbers that workers can compare."""
         arrays = pack(self._supernet, self._optimizer)
         weights = 0
         for name in sorted(arrays):
@@ -91,6 +96,7 @@ class RunCheckpoints:
             "weights": weights,
             "recipe": zlib.crc32(json.dumps(fields, sort_keys=True).encode()),
             "data": zlib.crc32(self._data.source.fingerprint.encode()),
+            "teacher": int(self._teacher["crc32"]) if self._teacher else 0,
         }
 
     def restore(self) -> int:
@@ -124,6 +130,8 @@ class RunCheckpoints:
         for field in old:
             if field not in RESUMABLE:
                 self._check_same(field, old[field], new[field])
+        if "teacher" in metadata:  # its folder may hold a newer checkpoint by now
+            self._check_same("teacher's checkpoint", metadata["teacher"], self._teacher)
         unpack(self._supernet, self._optimizer, restored.arrays)
         return restored.step
 
@@ -153,4 +161,5 @@ class RunCheckpoints:
             "data": self._data.source.name,
             "fingerprint": self._data.source.fingerprint,
             "steps_per_epoch": self._plan.steps_per_epoch,
+            **({} if self._teacher is None else {"teacher": self._teacher}),
         }

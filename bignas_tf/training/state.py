@@ -215,21 +215,19 @@ class Teacher:
         return forward(self.spec, self.weights, resize(images, self.spec.input_shape[0]))
 
 
-def teacher_from(
-    path: str | Path, calibration: Split, classes: Sequence[str] | None = None
-) -> Teacher:
+def teacher_from(path: str | Path, calibration: Split, classes: Sequence[str]) -> Teacher:
     """The biggest child of a run, calibrated and fixed.
 
     Args:
         path: of the run, of which the newest checkpoint is taken, or its checkpoint.
         calibration: training images for its batch-norm statistics.
-        classes: of the student in their order, which must be the teacher's; None for any.
+        classes: of the student in their order, which must be the teacher's.
 
     Raises:
         CheckpointError: if there is none, or its classes are others.
     """
     trained = load_trained(path, "teacher")
-    if classes is not None and tuple(classes) != trained.classes:
+    if tuple(classes) != trained.classes:
         raise CheckpointError(
             f"`teacher` must be a run with the same classes in the same order: "
             f"{_first_difference(classes, trained.classes)}. Received: {path}"

@@ -100,12 +100,16 @@ class Trainer:
                 recipe.schedule, self.plan.steps_per_epoch, recipe.epochs
             )
             self.optimizer = build_optimizer(recipe.optimizer, self.schedule, recipe.ema)
-        teacher = recipe.teacher and teacher_from(recipe.teacher, self.data.calibration)
+        teacher = (
+            teacher_from(recipe.teacher, self.data.calibration, self.data.source.classes)
+            if recipe.teacher
+            else None
+        )
         options_of_rule = ("random_children", "label_smoothing", "distillation", "regularize")
         rule = SandwichRule(
             self.space,
             **{option: getattr(recipe, option) for option in (*options_of_rule, "sandwich")},
-            teacher=teacher or None,
+            teacher=teacher,
         )
         self.loop = _loop_class()(
             self.supernet,
@@ -121,7 +125,13 @@ class Trainer:
         self.interrupted: int | None = None  # the signal that stopped it
         self._saved = time.monotonic()
         self.checkpoints = RunCheckpoints(
-            self.workdir, self.supernet, self.optimizer, recipe, self.data, self.plan
+            self.workdir,
+            self.supernet,
+            self.optimizer,
+            recipe,
+            self.data,
+            self.plan,
+            teacher=teacher.source if teacher else None,
         )
         self.step = self.checkpoints.restore()
         if not self.step and recipe.init_from:

@@ -204,14 +204,14 @@ def test_a_teacher_is_the_calibrated_biggest_child_of_a_run(tmp_path):
     child = extract(whole, biggest)
     calibrate(child, prepared(split, biggest["resolution"]))
     expected = child.predict(prepared(split, biggest["resolution"]), verbose=0)
-    found = teacher_from(tmp_path, split)(images / np.float32(127.5) - 1)
+    found = teacher_from(tmp_path, split, NAMES)(images / np.float32(127.5) - 1)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_teacher_answers_images_of_fewer_bits_as_the_same_numbers_in_float32(tmp_path):
     save_run(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
-    teacher = teacher_from(tmp_path, Split(np.zeros(40, np.int32), images=images))
+    teacher = teacher_from(tmp_path, Split(np.zeros(40, np.int32), images=images), NAMES)
     half = keras.ops.cast(images[:5] / np.float32(127.5) - 1, "bfloat16")
     found = teacher(half)
     assert found.dtype == "float32"
@@ -221,12 +221,12 @@ def test_a_teacher_answers_images_of_fewer_bits_as_the_same_numbers_in_float32(t
 def test_a_teacher_says_which_checkpoint_it_is(tmp_path):
     save_run(tmp_path)
     split = Split(np.zeros(2, np.int32), images=np.ones((2, 8, 8, 1), np.uint8))
-    first = teacher_from(tmp_path, split).source
+    first = teacher_from(tmp_path, split, NAMES).source
     assert (first["file"], first["step"]) == ("step_00000007.safetensors", 7)
     path = tmp_path / "checkpoints" / "step_00000007.safetensors"
-    assert teacher_from(path, split).source == first == json.loads(json.dumps(first))
+    assert teacher_from(path, split, NAMES).source == first == json.loads(json.dumps(first))
     save_run(tmp_path, seed=1)  # another run in its place
-    again = teacher_from(tmp_path, split).source
+    again = teacher_from(tmp_path, split, NAMES).source
     assert {key for key in first if first[key] != again[key]} == {"crc32"}
 
 
