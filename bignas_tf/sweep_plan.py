@@ -12,7 +12,7 @@ import keras
 
 from bignas_tf.checks import require, require_int
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.search.run_search import SearchOptions
+from bignas_tf.search.search_options import SearchOptions
 from bignas_tf.training.loop import require_shared_batch
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import Recipe

@@ -13,7 +13,7 @@ from typing import Any
 from bignas_tf.checks import from_json, require
 from bignas_tf.files import read_json, replacing, write_json
 from bignas_tf.intervals import t_interval
-from bignas_tf.search.run_search import SearchOptions
+from bignas_tf.search.search_options import SearchOptions
 
 RESULTS = "results.csv"
 FINISHED = "finished"

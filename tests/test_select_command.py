@@ -14,8 +14,9 @@ from bignas_tf import evaluation
 from bignas_tf.commands import run_folder, select
 from bignas_tf.extract import weights_identity
 from bignas_tf.files import FolderInUse
-from bignas_tf.search import TabularEvaluator, measure
+from bignas_tf.search import CoarseToFine, TabularEvaluator, measure
 from bignas_tf.search.results import read_selected
+from bignas_tf.search.search_options import SearchOptions
 from bignas_tf.spaces import get_space
 
 SPACE = get_space("digits")
@@ -35,6 +36,13 @@ EVERYTHING_THAT_IS_REFUSED = {
     "population of one": [BUDGET, "--strategy=nsga2", "--population=1"],
     "objectives": [BUDGET, "--strategy=nsga2", "--objectives=accuracy:max,flops:min"],
     "objectives of another strategy": [BUDGET, "--objectives=accuracy:max,mmacs:min"],
+    "screening of a front": [BUDGET, "--strategy=nsga2", "--screen=4"],
+    "evaluations of a grid": [BUDGET, "--evaluations=50"],
+    "population of random": [BUDGET, "--strategy=random", "--population=20"],
+    "fine_rounds of random": [BUDGET, "--strategy=random", "--fine_rounds=2"],
+    "quantization without a device": [BUDGET, "--quantization=int8"],
+    "latency_threads without a device": [BUDGET, "--latency_threads=2"],
+    "a port without workers": [BUDGET, "--port=8470"],
 }
 
 
@@ -60,7 +68,8 @@ def run(tmp_path, monkeypatch):
     def call(*arguments):
         parser = argparse.ArgumentParser()
         select.add_arguments(parser)
-        argv = [f"--workdir={run.workdir}", "--fine_rounds=0", *arguments]
+        short = [] if any("--strategy" in word for word in arguments) else ["--fine_rounds=0"]
+        argv = [f"--workdir={run.workdir}", *short, *arguments]
         monkeypatch.setattr(sys, "argv", ["bignas", "select", *argv])
         parsed = parser.parse_args(argv)
         parsed.command = "select"
@@ -106,7 +115,8 @@ def test_arguments_are_refused_before_an_earlier_search_is_touched(run, argument
 def test_a_strategy_evaluates_as_many_children_as_it_is_told(run, strategy):
     run.accuracy = lambda genotype: measure(genotype, "mmacs") / 10
     budgets = f"--budget=mmacs:{SMALL * 2:.6f},{SMALL * 4:.6f}"
-    run.call(budgets, f"--strategy={strategy}", "--evaluations=25", "--population=10")
+    bred = [] if strategy == "random" else ["--population=10"]
+    run.call(budgets, f"--strategy={strategy}", "--evaluations=25", *bred)
     points = (run.workdir / "select" / "points.jsonl").read_text().splitlines()
     assert len(points) == 25
     small, big = read_selected(run.workdir / "select")
@@ -224,3 +234,42 @@ def test_a_second_search_in_the_folder_is_refused_while_the_first_goes_on(run):
     points = (run.workdir / "select" / "points.jsonl").read_text().splitlines()
     assert len(points) == len(refused) > 0
     run.call(BUDGET)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": -1},
+        {"fine_rounds": -2},
+        {"evaluations": 0},
+        {"evaluations": 1, "strategy": "random", "budget": "mmacs:1,2"},
+        {"population": 1, "strategy": "nsga2"},
+        {"screen": 1},
+        {"quantization": "int4"},
+        {"latency_threads": 0},
+    ],
+    ids=str,
+)
+def test_numbers_that_cannot_be_are_refused_before_a_run_is_loaded(options):
+    with pytest.raises(ValueError, match="` must be .*Received: "):
+        SearchOptions(**{"budget": "mmacs:1", **options})
+
+
+def test_a_limit_that_no_child_meets_is_refused_before_latency_is_measured(run):
+    device = [f"--budget=mmacs:{SMALL / 2:.6f}+latency_ms:1", "--device=host"]
+    with pytest.raises(ValueError, match="`budget` must be at least .* the smallest child"):
+        run.call(*device)
+    assert not (run.workdir / "latency_table.json").exists()
+
+
+def test_the_command_and_the_library_search_alike_by_default():
+    options = SearchOptions(budget=BUDGET.removeprefix("--budget="))
+    by_command, by_library = options.new_strategy(SPACE), CoarseToFine(SPACE, options.budgets())
+    assert by_command.state() == by_library.state()
+
+
+def test_a_worker_takes_no_workers_of_its_own(run, monkeypatch):
+    for name, value in (("ORACLE_IP", "10.0.0.1"), ("ORACLE_PORT", "8470"), ("TUNER_ID", "w")):
+        monkeypatch.setenv(f"KERASTUNER_{name}", value)
+    with pytest.raises(ValueError, match="`workers` must be left out with --role. Received: 3"):
+        run.call("--role=worker", "--workers=3")

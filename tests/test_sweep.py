@@ -403,7 +403,10 @@ def test_the_data_of_the_command_replace_those_of_the_file_but_not_of_a_variant(
         (ONE | {"select": {"budget": "mmacs:1", "names": ["a"]}}, "`names` must be words"),
         (ONE | {"select": {"budget": "mmacs:1", "names": "biggest"}}, "`names` must be none of"),
         (ONE | {"select": {"budget": "mmacs:1", "strategy": "x"}}, "`strategy` must be one of"),
-        (ONE | {"select": {"budget": "mmacs:1", "fine_rounds": -1}}, "'one': `fine_rounds` must"),
+        (
+            ONE | {"select": {"budget": "mmacs:1", "fine_rounds": -1}},
+            "`fine_rounds` must be an int",
+        ),
         (ONE | {"select": {"budget": "mmacs:1e-9"}}, "'one': `budget` must be at least"),
     ],
 )

@@ -30,16 +30,17 @@ from typing import Any
 
 from bignas_tf.backend import add_backend
 from bignas_tf.commands.run_folder import add_workdir
-from bignas_tf.commands.worker_arguments import add_workers, chief_of, set_threads
+from bignas_tf.commands.worker_arguments import (
+    add_workers,
+    check_role,
+    chief_of,
+    set_threads,
+)
 from bignas_tf.search.evaluator import COSTS
 from bignas_tf.search.latency import DEVICES
 from bignas_tf.search.metrics import METRICS
-from bignas_tf.search.run_search import (
-    STRATEGIES,
-    SearchOptions,
-    evaluate_for_chief,
-    search_run,
-)
+from bignas_tf.search.run_search import evaluate_for_chief, search_run
+from bignas_tf.search.search_options import STRATEGIES, SearchOptions
 from bignas_tf.search.worker import check_worker
 
 
@@ -62,23 +63,24 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--fine_candidates",
         type=int,
-        default=SearchOptions.fine_candidates,
-        help="per budget and fine round, at most",
+        help="of coarse_to_fine, per budget and fine round, at most "
+        f"(default: {SearchOptions.fine_candidates})",
     )
     parser.add_argument(
-        "--fine_rounds", type=int, default=SearchOptions.fine_rounds, help="after the coarse grid"
+        "--fine_rounds",
+        type=int,
+        help=f"of coarse_to_fine, after the grid (default: {SearchOptions.fine_rounds})",
     )
     parser.add_argument(
         "--evaluations",
         type=int,
-        default=SearchOptions.evaluations,
-        help="of random, evolution and nsga2, in all",
+        help=f"of random, evolution and nsga2, in all (default: {SearchOptions.evaluations})",
     )
     parser.add_argument(
         "--population",
         type=int,
-        default=SearchOptions.population,
-        help="of evolution, evaluations of a round; of nsga2, those of the first and parents",
+        help="of evolution, evaluations of a round; of nsga2, those of the first and parents "
+        f"(default: {SearchOptions.population})",
     )
     parser.add_argument(
         "--objectives",
@@ -95,13 +97,13 @@ def add_arguments(parser: Any) -> None:
         "--device", choices=DEVICES, help="without a table: where latency_ms is measured first"
     )
     parser.add_argument(
-        "--quantization", default=SearchOptions.quantization, help="of the files of --device"
+        "--quantization",
+        help=f"of the files of --device (default: {SearchOptions.quantization})",
     )
     parser.add_argument(
         "--latency_threads",
         type=int,
-        default=SearchOptions.latency_threads,
-        help="that the files of --device run with",
+        help=f"that the files of --device run with (default: {SearchOptions.latency_threads})",
     )
     add_workers(parser)
     add_backend(parser)
@@ -113,11 +115,14 @@ def main(arguments: Any) -> None:
 
     if arguments.role == "worker":
         check_worker(os.environ)
+        check_role(arguments)
         set_threads(arguments)
         evaluate_for_chief(*load_run(arguments))
         return
     fields = [field.name for field in dataclasses.fields(SearchOptions)]
-    options = SearchOptions(**{name: getattr(arguments, name) for name in fields})
+    values = {name: getattr(arguments, name) for name in fields}
+    options = SearchOptions.given({name: v for name, v in values.items() if v is not None})
+    options.require_packages()
     chief = chief_of(arguments)
     set_threads(arguments)
     trained, data = load_run(arguments)

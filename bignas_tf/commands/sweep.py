@@ -97,7 +97,7 @@ def read_plan(path: Path, data: str | None = None) -> Any:
         OSError: if the file cannot be read.
         ValueError: if it is no JSON, has unknown keys, or values that no recipe may have.
     """
-    from bignas_tf.search.run_search import SearchOptions
+    from bignas_tf.search.search_options import SearchOptions
     from bignas_tf.sweep import ENDS
     from bignas_tf.sweep_plan import PlannedRun, SweepPlan
 

@@ -17,7 +17,7 @@ ROLES = ("chief", "worker")
 def add_workers(parser: Any) -> None:
     """Adds --workers, --threads, --port and --role."""
     parser.add_argument(
-        "--workers", type=int, default=1, help="processes of this machine that evaluate"
+        "--workers", type=int, help="processes of this machine that evaluate (default: 1)"
     )
     parser.add_argument(
         "--threads",
@@ -25,9 +25,7 @@ def add_workers(parser: Any) -> None:
         help="CPU threads of an operation in each process (default: the cores divided by "
         "--workers); the last digits of an accuracy depend on it",
     )
-    parser.add_argument(
-        "--port", type=int, default=0, help="for --workers (default: one that is free)"
-    )
+    parser.add_argument("--port", type=int, help="for --workers (default: one that is free)")
     parser.add_argument(
         "--role",
         choices=ROLES,
@@ -43,18 +41,31 @@ def chief_of(arguments: Any) -> Chief | None:
         ValueError: for arguments that do not go together.
         ModuleNotFoundError: if KerasTuner is needed and not installed.
     """
-    require_int("workers", arguments.workers)
-    if arguments.role is None and arguments.workers == 1:
+    check_role(arguments)
+    workers = 1 if arguments.workers is None else arguments.workers
+    require_int("workers", workers)
+    if arguments.role is None and workers == 1:
+        few = "left out without `workers` of 2 or more"
+        require(arguments.port is None, "port", few, arguments.port)
         return None
     search_package("keras_tuner", "A search with many workers")
     if arguments.role is None:
-        return Chief(
-            port=arguments.port, workers=arguments.workers, command=_worker_command(arguments)
-        )
-    require(arguments.workers == 1, "workers", "left out with --role", arguments.workers)
-    require(arguments.port == 0, "port", "left out with --role", arguments.port)
+        port = 0 if arguments.port is None else arguments.port
+        return Chief(port=port, workers=workers, command=_worker_command(arguments))
     ip, port = address(os.environ)
     return Chief(ip, port)
+
+
+def check_role(arguments: Any) -> None:
+    """Refuses, for a chief or worker started by hand, what only the machine's own have.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if arguments.role is not None:
+        for name in ("workers", "port"):
+            value = getattr(arguments, name)
+            require(value is None, name, "left out with --role", value)
 
 
 def set_threads(arguments: Any) -> None:

@@ -15,6 +15,8 @@ from bignas_tf.spaces import Gene, Genotype, Space
 DEPTH_THIRDS = (0, 1, 2, 3)
 WELL_USED = 0.8
 STAGE_VARIATIONS = 4
+FINE_CANDIDATES = 16
+FINE_ROUNDS = 2
 MUTATION_PROBABILITIES = (0.1, 0.2)
 
 
@@ -109,8 +111,8 @@ class CoarseToFine(RoundStrategy):
         space: Space,
         budgets: Sequence[Budget],
         seed: int = 0,
-        fine_candidates: int = 16,
-        fine_rounds: int = 4,
+        fine_candidates: int = FINE_CANDIDATES,
+        fine_rounds: int = FINE_ROUNDS,
     ) -> None:
         require_int("fine_candidates", fine_candidates)
         require_int("fine_rounds", fine_rounds, low=0)

@@ -6,7 +6,6 @@ Importing this loads no Keras: commands read their arguments without it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import os
@@ -15,26 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bignas_tf.checks import require, require_choice
 from bignas_tf.files import only_writer, read_json, write_json
-from bignas_tf.latency_table import LatencyTable
-from bignas_tf.search.budget import Budget, parse_budgets
-from bignas_tf.search.coarse_to_fine import CoarseToFine
 from bignas_tf.search.evaluator import Evaluator, Points
-from bignas_tf.search.evolution import Evolution
-from bignas_tf.search.latency import (
-    DEVICES,
-    check_coverage,
-    latency_from,
-    measured_table,
-)
-from bignas_tf.search.metrics import LATENCY
-from bignas_tf.search.nsga2 import NSGA2
-from bignas_tf.search.objective import Objective, parse_objectives
-from bignas_tf.search.random_search import RandomSearch
-from bignas_tf.search.round_strategy import RoundStrategy
-from bignas_tf.search.select import POINTS, Search, check_names, select
-from bignas_tf.search.strategy import Strategy
+from bignas_tf.search.latency import latency_from
+from bignas_tf.search.search_options import SearchOptions
+from bignas_tf.search.select import POINTS, Search, select
 from bignas_tf.spaces import Space
 
 if TYPE_CHECKING:
@@ -47,124 +31,6 @@ WEIGHTS = "weights.json"
 LOCK = ".select.lock"  # beside the folder, which is set aside by a search that starts anew
 SPLIT = "held-out training"
 STATE_EVERY = 8  # results of workers
-STRATEGIES = ("coarse_to_fine", "random", "evolution", "nsga2")
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchOptions:
-    """What to search for, and how; the command's arguments of these names say more.
-
-    Raises:
-        ValueError: for budgets, names, objectives or a strategy that cannot be.
-    """
-
-    budget: str
-    at_least: float = 0.0
-    names: str | None = None
-    strategy: str = STRATEGIES[0]
-    seed: int = 0
-    fine_candidates: int = 16
-    fine_rounds: int = 2
-    evaluations: int = 100
-    population: int = 20
-    objectives: str | None = None
-    latency_table: str | None = None
-    device: str | None = None
-    quantization: str = "float32"
-    latency_threads: int = 1
-    screen: int | None = None
-
-    def __post_init__(self):
-        ok = isinstance(self.budget, str)
-        require(ok, "budget", "a metric and limits, such as 'mmacs:5,8,12'", self.budget)
-        ok = self.names is None or isinstance(self.names, str)
-        require(ok, "names", "words divided by commas, such as 's,m,l'", self.names)
-        require_choice("strategy", self.strategy, STRATEGIES)
-        ok = self.objectives is None or isinstance(self.objectives, str)
-        require(ok, "objectives", "such as 'accuracy:max,mmacs:min'", self.objectives)
-        ok = self.objectives is None or self.strategy == "nsga2"
-        require(ok, "objectives", "left out unless `strategy` is nsga2", self.objectives)
-        self._check_latency()
-        self.children()
-
-    def budgets(self) -> list[Budget]:
-        """One per child."""
-        return parse_budgets(self.budget, self.at_least)
-
-    def children(self) -> list[str]:
-        """The names of the children, one per budget."""
-        return check_names(self.budgets(), self.names.split(",") if self.names else None)
-
-    def new_strategy(self, space: Space) -> Strategy:
-        """The search at its beginning.
-
-        Raises:
-            ValueError: for a budget that no child of the space meets, or a bad number.
-            ModuleNotFoundError: for a strategy whose package is not installed.
-        """
-        strategy = self._unscreened(space)
-        if self.screen is not None:
-            strategy.screen(self.screen)
-        return strategy
-
-    def _unscreened(self, space: Space) -> RoundStrategy:
-        budgets, seed, count = self.budgets(), self.seed, self.evaluations
-        if self.strategy == "random":
-            return RandomSearch(space, budgets, seed, count)
-        if self.strategy == "evolution":
-            return Evolution(space, budgets, seed, count, population=self.population)
-        if self.strategy == "nsga2":
-            return NSGA2(
-                space,
-                budgets,
-                seed,
-                count,
-                population=self.population,
-                objectives=self._objectives(),
-            )
-        return CoarseToFine(
-            space,
-            budgets,
-            seed,
-            fine_candidates=self.fine_candidates,
-            fine_rounds=self.fine_rounds,
-        )
-
-    def open_table(self, space: Space, workdir: Path) -> LatencyTable | None:
-        """The table that latencies come from, measured now if only `device` is given.
-
-        Raises:
-            ValueError: if it cannot tell the latency of every network of the space.
-        """
-        if self.latency_table is not None:
-            table = LatencyTable.read(self.latency_table)
-        elif self.device is not None:
-            table = measured_table(space, workdir, self.quantization, self.latency_threads)
-        else:
-            return None
-        note = check_coverage(table, space)
-        if note:
-            print(note)
-        return table
-
-    def _check_latency(self) -> None:
-        ok = self.latency_table is None or isinstance(self.latency_table, str)
-        require(ok, "latency_table", "a file", self.latency_table)
-        if self.device is not None:
-            require_choice("device", self.device, DEVICES)
-            ok = self.latency_table is None
-            require(ok, "device", "left out with `latency_table`", self.device)
-        metrics = {part.metric for budget in self.budgets() for part in budget.parts}
-        metrics |= {objective.name for objective in self._objectives() or ()}
-        if LATENCY in metrics and self.latency_table is None and self.device is None:
-            raise ValueError(
-                f"`latency_table` or `device` must be given for {LATENCY}. Received: neither"
-            )
-        if self.latency_table is not None:
-            LatencyTable.read(self.latency_table)  # before anything is loaded or trained
-
-    def _objectives(self) -> tuple[Objective, ...] | None:
-        return None if self.objectives is None else parse_objectives(self.objectives)
 
 
 def search_run(
@@ -211,6 +77,8 @@ def _search_alone(
     chief: Chief | None,
 ) -> list[dict[str, Any]]:
     space, folder = trained.supernet.space, workdir / "select"
+    options.require_packages()
+    options.check_counted(space)  # before a table is measured, which takes long
     table = options.open_table(space, workdir)
     with latency_from(table):
         given: dict[str, Any] = {

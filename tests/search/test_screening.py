@@ -24,8 +24,8 @@ from bignas_tf.search import (
 )
 from bignas_tf.search.predictor import kendall_tau
 from bignas_tf.search.results import read_selected
-from bignas_tf.search.run_search import SearchOptions
 from bignas_tf.search.screening import Screening, least_tau, sentence
+from bignas_tf.search.search_options import SearchOptions
 from bignas_tf.spaces import get_space
 
 SPACE = get_space("cifar")
@@ -224,7 +224,7 @@ def test_screening_is_an_option_of_the_command():
     assert options.new_strategy(SPACE).state()["settings"]["screen"] == 4
     assert "screen" not in SearchOptions("mmacs:4").new_strategy(SPACE).state()["settings"]
     with pytest.raises(ValueError, match="`screen` must be an integer of at least 2. Received: 1"):
-        SearchOptions("mmacs:4", screen=1).new_strategy(SPACE)
+        SearchOptions("mmacs:4", screen=1)
 
 
 def test_screening_that_cannot_be_is_refused_before_anything_is_asked(monkeypatch):
