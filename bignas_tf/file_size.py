@@ -2,8 +2,8 @@
 
 A file is its weights, with batch norm folded into the convolutions, plus what it takes to
 describe each tensor and, where tensors are quantized, each scale. The constants below were
-fitted to files that TensorFlow 2.21 wrote; tests/search/test_file_size.py holds them to files
-that the installed one writes.
+fitted to files that TensorFlow 2.21 wrote; tests/deploy/test_block_latency.py holds them to
+files that the installed one writes.
 """
 
 from __future__ import annotations

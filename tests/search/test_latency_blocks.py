@@ -22,7 +22,8 @@ def test_the_distinct_blocks_of_bignas_are_as_many_as_its_table_of_choices_says(
     stages += (2 * 3 + 3) * 2, (3 * 4 + 4) * 2, (4 * 5 + 5) * 2
     space = get_space("bignas")
     found = space_blocks(space, [224])
-    assert len(found) == 2 + sum(stages) + 5 * 17
+    assert len(found) == 2 + sum(stages) + 5 * 17 == 223
+    assert space.size() == pytest.approx(6.27e9, rel=1e-3)
     kinds = [block.spec.blocks[0].type for block in found.values()]
     assert (kinds.count("conv"), kinds.count("head")) == (2, 5 * 17)
     for genotype in space.sample(30, seed=3, restrict={"resolution": (224,)}):
