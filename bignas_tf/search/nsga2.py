@@ -128,7 +128,9 @@ class NSGA2(RoundStrategy):
             "objectives": [str(objective) for objective in self.objectives],
         }
         rounds = 1 + math.ceil(max(0, evaluations - population) / children)
-        super().__init__(space, budgets, seed, rounds=rounds, settings=settings)
+        super().__init__(
+            space, budgets, seed, rounds=rounds, settings=settings, objectives=self.objectives
+        )
         self._evaluations = evaluations
         self._population = population
         self._children = children

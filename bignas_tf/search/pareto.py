@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
+
+from bignas_tf.search.objective import Objective, matrix
 
 Point = TypeVar("Point", bound=Mapping[str, Any])
 
@@ -33,3 +35,30 @@ def front(points: Iterable[Point], cost: str = "mmacs", value: str = "accuracy")
         if here == best:
             kept.append(point)
     return kept
+
+
+def front_of(points: Sequence[Point], objectives: Sequence[Objective]) -> list[Point]:
+    """The points that no other point dominates in any number of objectives.
+
+    Points equal in all of them stay together.
+
+    Args:
+        points: with a number under every objective's name.
+        objectives: at least one.
+
+    Returns:
+        Points of the front by ascending minimised objectives in the order given, then by
+        descending maximised ones.
+
+    Raises:
+        ValueError: for a point without a finite number.
+    """
+    signs = [-1 if objective.maximised else 1 for objective in objectives]
+    values = matrix(points, objectives) * signs
+    kept = [
+        i
+        for i, value in enumerate(values)
+        if not ((values <= value).all(axis=1) & (values < value).any(axis=1)).any()
+    ]
+    order = sorted(range(len(objectives)), key=lambda i: objectives[i].maximised)
+    return [points[i] for i in sorted(kept, key=lambda i: tuple(values[i, order]))]

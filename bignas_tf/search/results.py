@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.files import read_json, replacing
-from bignas_tf.search.pareto import front
+from bignas_tf.search.objective import Objective, default_objectives
+from bignas_tf.search.pareto import front_of
 from bignas_tf.spaces import Space
 
 TRIALS, FRONT, SELECTED, SCREENINGS = "trials.csv", "front.csv", "selected", "screening.csv"
@@ -27,12 +28,13 @@ def write_results(
     points: Sequence[Mapping[str, Any]],
     selected: Sequence[Mapping[str, Any]],
     screenings: Sequence[Mapping[str, Any]] = (),
+    objectives: Sequence[Objective] | None = None,
 ) -> None:
     """Writes a search's results, each file whole and only where it changes.
 
     `trials.csv` has a row per evaluation: `order` from 1, `phase`, `split`, `accuracy`, the
-    costs and other metrics, and a column per gene; `front.csv` those rows that no other is
-    cheaper and as accurate as, by ascending MMACs; `selected/NAME.json` a chosen child:
+    costs and other metrics, and a column per gene; `front.csv` those rows that no other beats
+    in the objectives, by ascending cost; `selected/NAME.json` a chosen child:
     its entry, `order` among the budgets (from 0) and `spec`, the network. A search with a
     predictor has `screening.csv`, a row per round, as in `Screening.reports`.
 
@@ -42,14 +44,16 @@ def write_results(
         points: evaluations in order, as in `points.jsonl`.
         selected: what `select` returns, or a part of it.
         screenings: what the predictor did in each round.
+        objectives: of the search, each of them in every point; None for accuracy and MMACs.
     """
     trials = [{"order": number, **point} for number, point in enumerate(points, start=1)]
     metrics = dict.fromkeys(name for point in points for name in point)
     labels = ("order", "phase", "split", "accuracy")
     others = [name for name in metrics if name not in (*labels, "genotype")]
     columns = [*labels, *others, *(gene.name for gene in space.genes)]
+    best = front_of(trials, default_objectives(()) if objectives is None else objectives)
     _write(folder / TRIALS, table(columns, map(_row, trials)))
-    _write(folder / FRONT, table(columns, map(_row, front(trials))))
+    _write(folder / FRONT, table(columns, map(_row, best)))
     (folder / SELECTED).mkdir(exist_ok=True)
     for order, entry in enumerate(selected):
         spec = space.genotype(entry["genotype"]).spec().to_json()

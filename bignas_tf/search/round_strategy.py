@@ -13,6 +13,7 @@ import numpy as np
 from bignas_tf.checks import is_number, require, require_int
 from bignas_tf.search.budget import Budget, cheapest, check_feasible
 from bignas_tf.search.evaluator import loss_of
+from bignas_tf.search.objective import Objective, default_objectives
 from bignas_tf.search.screening import Screening
 from bignas_tf.search.strategy import prefix_order
 from bignas_tf.spaces import Genotype, Space
@@ -32,6 +33,8 @@ class RoundStrategy(abc.ABC):
         seed: int, 0 or more.
         rounds: number of rounds.
         settings: whatever else the proposals depend on, plain JSON.
+        objectives: what the front of the results is of; None for accuracy and the metrics of
+            the budgets.
 
     Attributes:
         name: of the class, in its states.
@@ -52,6 +55,7 @@ class RoundStrategy(abc.ABC):
         seed: int,
         rounds: int,
         settings: Mapping[str, Any],
+        objectives: Sequence[Objective] | None = None,
     ) -> None:
         require(len(budgets) > 0 or not self.needs_budgets, "budgets", "at least one", budgets)
         for budget in budgets:
@@ -60,6 +64,7 @@ class RoundStrategy(abc.ABC):
         self.space = space
         self.budgets = tuple(budgets)
         self.seed = seed
+        self.objectives = default_objectives(budgets) if objectives is None else tuple(objectives)
         self._rounds = rounds
         self._settings = dict(settings)
         self._round = -1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from bignas_tf.checks import require, require_int
 from bignas_tf.files import write_json
 from bignas_tf.search.budget import Budget, check_feasible
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, Points, loss_of
+from bignas_tf.search.metrics import measure
+from bignas_tf.search.objective import ACCURACY
 from bignas_tf.search.progress import SearchBar
 from bignas_tf.search.results import write_results
 from bignas_tf.search.strategy import Strategy
@@ -186,12 +189,28 @@ class Search:
         write_results(
             self._folder,
             self.points.space,
-            self.points.points,
+            self._measured(),
             selected,
             self._strategy.screenings,
+            self._strategy.objectives,
         )
         write_json(self._folder / STATE, self._strategy.state())
         return selected
+
+    def _measured(self) -> list[dict[str, Any]]:
+        """The points with every metric that is limited or an objective."""
+        # A budget may bring a metric that is not registered.
+        costs: dict[str, Callable[[Genotype], float]] = {
+            objective.name: functools.partial(measure, metric=objective.name)
+            for objective in self._strategy.objectives
+            if objective.name != ACCURACY
+        }
+        costs |= {part.metric: part.cost for budget in self._budgets for part in budget.parts}
+        space = self.points.space
+        return [
+            point | {name: cost(space.genotype(point["genotype"])) for name, cost in costs.items()}
+            for point in self.points.points
+        ]
 
 
 def choose(known: Points, budgets: Sequence[Budget], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -262,4 +281,7 @@ def _resume(strategy: Strategy, state: Path) -> None:
     try:
         strategy.load_state(json.loads(state.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ValueError(f"{state} is of another search: {error}") from error
+        raise ValueError(
+            f"{state} is of another search. Delete it to search anew with what was evaluated, or "
+            f"start with nothing by --overwrite. {error}"
+        ) from error

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from bignas_tf.search.objective import Objective
 from bignas_tf.spaces import Genotype
 
 
 class Strategy(Protocol):
     """Proposes genotypes and hears what they are worth."""
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """What is searched for, and what the front of the results is of."""
+        ...
 
     @property
     def phase(self) -> str:

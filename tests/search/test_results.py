@@ -10,7 +10,16 @@ import pytest
 from landscapes import noisy, tiny_space
 
 from bignas_tf.cost import count
-from bignas_tf.search import CoarseToFine, TabularEvaluator, front, parse_budgets, select
+from bignas_tf.search import (
+    NSGA2,
+    CoarseToFine,
+    TabularEvaluator,
+    front,
+    measure,
+    parse_budgets,
+    parse_objectives,
+    select,
+)
 from bignas_tf.search.results import read_selected, write_results
 from bignas_tf.spec import NetworkSpec
 
@@ -130,3 +139,24 @@ def test_names_are_those_of_files(tmp_path, name):
     with pytest.raises(ValueError, match="`names` must be those of files, without folders"):
         search(tmp_path / "new", names=[name, "m", "l"])
     assert not (tmp_path / "new").exists()
+
+
+def test_the_tables_have_every_metric_that_is_searched_for_and_the_front_is_of_those(tmp_path):
+    budgets = parse_budgets("size_mb:0.06,0.1")
+    objectives = parse_objectives("accuracy:max,size_mb:min,params_m:min")
+    strategy = NSGA2(SPACE, budgets, evaluations=30, objectives=objectives)
+    select(
+        SPACE, TabularEvaluator(noisy), budgets, strategy=strategy, folder=tmp_path, progress=False
+    )
+    trials = rows(tmp_path / "trials.csv")
+    assert all(float(row["size_mb"]) == measure(genotype_of(row), "size_mb") for row in trials)
+
+    def beats(a, b):
+        pairs = [(-float(a["accuracy"]), -float(b["accuracy"]))]
+        pairs += [(float(a[name]), float(b[name])) for name in ("size_mb", "params_m")]
+        return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
+
+    expected = [row for row in trials if not any(beats(other, row) for other in trials)]
+    found = rows(tmp_path / "front.csv")
+    assert sorted(row["order"] for row in found) == sorted(row["order"] for row in expected)
+    assert [float(row["size_mb"]) for row in found] == sorted(float(r["size_mb"]) for r in found)

@@ -293,9 +293,10 @@ def test_no_budgets_and_no_batch_are_refused(tmp_path):
 
 def test_the_folder_of_another_search_is_refused(tmp_path):
     search(tmp_path)
-    with pytest.raises(ValueError, match="state.json is of another search: `state.budgets`"):
+    ways = r"state.json is of another search. Delete it to .* by --overwrite. `state.budgets`"
+    with pytest.raises(ValueError, match=ways):
         search(tmp_path, budgets=BUDGETS[:1])
-    with pytest.raises(ValueError, match="state.json is of another search: `state.strategy`"):
+    with pytest.raises(ValueError, match="state.json is of another search. .* `state.strategy`"):
         search(tmp_path, STRATEGIES["random_search"])
     with pytest.raises(ValueError, match="A genotype of space 'digits' has the genes"):
         search(tmp_path, space=get_space("digits"), budgets=parse_budgets("mmacs:0.2"))
