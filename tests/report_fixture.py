@@ -103,7 +103,10 @@ def write_minimal_run(folder: Path) -> Path:
         [
             {
                 "name": name,
-                "budget": {"mmacs": BUDGETS[name]},
+                "budget": {
+                    "mmacs": BUDGETS[name],
+                    **({"size_mb_int8": 0.4} if name == "s" else {}),
+                },
                 "genotype": genotype(int(figures["resolution"])),
                 **figures,
             }

@@ -34,7 +34,7 @@ def test_a_last_line_without_its_end_counts_only_if_it_is_whole(tmp_path, end, c
 
 
 DAMAGED = {
-    "run.json": ("{", "is not JSON"),
+    "run.json": ("{", "must be JSON"),
     "run.select.json": ("{}", "`command` is missing"),
     "log.jsonl": ('{"step": 1, "epoch": 1}\n{"step"\n{}\n', "line 2: not JSON"),
     "select/points.jsonl": (

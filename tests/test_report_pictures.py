@@ -163,4 +163,6 @@ def test_without_a_rectangle_or_moocore_there_is_no_hypervolume(tmp_path, monkey
     dump_lines(tmp_path / "select" / "points.jsonl", [*flat, point(0.9, 0.9, 30)])
     assert "Hypervolume" in page_of(tmp_path).text
     monkeypatch.setitem(sys.modules, "moocore", None)
-    assert "Hypervolume" not in page_of(tmp_path).text
+    text = page_of(tmp_path).text
+    assert "Hypervolume" not in text
+    assert "hypervolume is not drawn without moocore: pip install" in " ".join(text.split())

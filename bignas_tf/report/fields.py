@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bignas_tf import files
+
 
 class ReportError(ValueError):
     """A file that the report cannot be made from; the message says which, where and why."""
@@ -112,15 +114,15 @@ class Fields:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+    """`bignas_tf.files.read_json` with an error of reports.
 
     Raises:
         ReportError: if it is damaged.
     """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:  # bytes that are no text, text that is no JSON
-        raise ReportError(f"{path} is not JSON: {error}") from error
+        return files.read_json(path)
+    except ValueError as error:
+        raise ReportError(str(error)) from error
 
 
 def read_json_lines(path: Path) -> list[Fields]:

@@ -29,7 +29,7 @@ def draw_hypervolume(points: Sequence[Point]) -> Picture | None:
 
     Returns:
         The plot; None where all points are alike in accuracy or MMACs, so that there is no
-        rectangle, or where moocore is not installed, which the page can do without.
+        rectangle, or where moocore is not installed, which the page then says.
     """
     rows = [{"accuracy": point.accuracy, "mmacs": point.mmacs} for point in points]
     if not rows:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib
 import importlib.resources
+import importlib.util
 import json
 import os
 import shlex
@@ -198,11 +199,15 @@ def _missing(run: Run) -> dict[str, tuple[str, str]]:
         ),
     }
     folder = shlex.quote(str(run.workdir))
-    return {
+    missing = {
         part: (text, f"bignas {command} --workdir={folder}")
         for part, (there, text, command) in parts.items()
         if not there
     }
+    if run.points and importlib.util.find_spec("moocore") is None:
+        text = "The course of the hypervolume is not drawn without moocore"
+        missing["hypervolume"] = text, 'pip install "bignas-tf[search]"'
+    return missing
 
 
 def _not_measured(run: Run) -> list[str]:

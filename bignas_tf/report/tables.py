@@ -9,16 +9,9 @@ from typing import Any
 
 from bignas_tf.report.exports import ExportedFile, Timing
 from bignas_tf.report.inputs import Record, Run, Tested
+from bignas_tf.search.metrics import METRICS
 
 NOTHING = "–"
-
-_BUDGETS = {
-    "mmacs": "{:g} MMACs",
-    "params_m": "{:g} M params",
-    "params": "{:g} params",
-    "latency_ms": "{:g} ms",
-    "resolution": "{:g} px",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,9 +158,14 @@ def timings_of(run: Run, file: ExportedFile) -> list[Timing]:
 
 
 def _budget(budget: dict[str, float]) -> str:
-    limits = [_BUDGETS.get(key, f"{key} {{:g}}").format(value) for key, value in budget.items()]
-    # A limit stays on one line.
-    return ", ".join(f"≤ {limit}".replace(" ", "\u00a0") for limit in limits) or "none"
+    # The number stays with its sign and unit where a line breaks.
+    limits = [
+        f"≤\u00a0{value:g}\u00a0{METRICS[name].unit}"
+        if name in METRICS
+        else f"{name}\u00a0≤\u00a0{value:g}"
+        for name, value in budget.items()
+    ]
+    return ", ".join(limits) or "none"
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
