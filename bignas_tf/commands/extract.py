@@ -99,6 +99,7 @@ def main(arguments: Any) -> None:
     from bignas_tf.calibration import METHODS
     from bignas_tf.checks import require, require_choice
     from bignas_tf.commands.run_folder import load_run, read_selected, recorded
+    from bignas_tf.search.results import is_unfinished
 
     require_choice("method", arguments.method, METHODS)
     if bool(arguments.workdir) == bool(arguments.supernet):
@@ -123,6 +124,8 @@ def main(arguments: Any) -> None:
         wanted = {name: parse_genotype(arguments.genotype, space)}
     else:
         selected = read_selected(arguments.workdir)
+        if is_unfinished(arguments.workdir / "select"):
+            print("The search has not finished: these are its best children so far")
         wanted = {entry["name"]: space.genotype(entry["genotype"]) for entry in selected}
     folder: Path = arguments.workdir / "children"
     folder.mkdir(exist_ok=True)

@@ -19,7 +19,8 @@ from bignas_tf.search.pareto import front_of
 from bignas_tf.spaces import Space
 
 TRIALS, FRONT, SELECTED, SCREENINGS = "trials.csv", "front.csv", "selected", "screening.csv"
-_FOR_READERS = ("order", "spec")
+FINISHED = "finished"
+_FOR_READERS = ("order", "spec", FINISHED)
 
 
 def write_results(
@@ -29,13 +30,15 @@ def write_results(
     selected: Sequence[Mapping[str, Any]],
     screenings: Sequence[Mapping[str, Any]] = (),
     objectives: Sequence[Objective] | None = None,
+    finished: bool = True,
 ) -> None:
     """Writes a search's results, each file whole and only where it changes.
 
     `trials.csv` has a row per evaluation: `order` from 1, `phase`, `split`, `accuracy`, the
     costs and other metrics, and a column per gene; `front.csv` those rows that no other beats
     in the objectives, by ascending cost; `selected/NAME.json` a chosen child:
-    its entry, `order` among the budgets (from 0) and `spec`, the network. A search with a
+    its entry, `order` among the budgets (from 0), `spec`, the network, and whether the search
+    is `finished`. A search with a
     predictor has `screening.csv`, a row per round, as in `Screening.reports`.
 
     Args:
@@ -45,6 +48,7 @@ def write_results(
         selected: what `select` returns, or a part of it.
         screenings: what the predictor did in each round.
         objectives: of the search, each of them in every point; None for accuracy and MMACs.
+        finished: whether there is nothing left to evaluate.
     """
     trials = [{"order": number, **point} for number, point in enumerate(points, start=1)]
     metrics = dict.fromkeys(name for point in points for name in point)
@@ -57,7 +61,8 @@ def write_results(
     (folder / SELECTED).mkdir(exist_ok=True)
     for order, entry in enumerate(selected):
         spec = space.genotype(entry["genotype"]).spec().to_json()
-        text = json.dumps({**entry, "order": order, "spec": spec}, indent=2, allow_nan=False)
+        described = {**entry, "order": order, FINISHED: finished, "spec": spec}
+        text = json.dumps(described, indent=2, allow_nan=False)
         _write(folder / SELECTED / f"{entry['name']}.json", f"{text}\n")
     if screenings:
         _write(folder / SCREENINGS, table(list(screenings[0]), screenings))
@@ -84,6 +89,16 @@ def read_selected(folder: Path) -> list[dict[str, Any]]:
     return [
         {key: value for key, value in entry.items() if key not in _FOR_READERS} for entry in ordered
     ]
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether the chosen children are those of a search that has not come to its end.
+
+    Args:
+        folder: of the search.
+    """
+    files = (folder / SELECTED).glob("*.json")
+    return any(not read_json(path).get(FINISHED, True) for path in files)  # old ones do not say
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -193,6 +193,7 @@ class Search:
             selected,
             self._strategy.screenings,
             self._strategy.objectives,
+            self.finished,
         )
         write_json(self._folder / STATE, self._strategy.state())
         return selected

@@ -20,7 +20,7 @@ from bignas_tf.search import (
     parse_objectives,
     select,
 )
-from bignas_tf.search.results import read_selected, write_results
+from bignas_tf.search.results import is_unfinished, read_selected, write_results
 from bignas_tf.spec import NetworkSpec
 
 SPACE = tiny_space()
@@ -160,3 +160,27 @@ def test_the_tables_have_every_metric_that_is_searched_for_and_the_front_is_of_t
     found = rows(tmp_path / "front.csv")
     assert sorted(row["order"] for row in found) == sorted(row["order"] for row in expected)
     assert [float(row["size_mb"]) for row in found] == sorted(float(r["size_mb"]) for r in found)
+
+
+def test_a_selection_says_whether_its_search_has_finished(tmp_path):
+    left = [12]
+
+    def accuracy(genotype):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError("no images")
+        return noisy(genotype)
+
+    def again(table):
+        strategy = CoarseToFine(SPACE, BUDGETS, fine_rounds=0)
+        return select(
+            SPACE, TabularEvaluator(table), BUDGETS, strategy=strategy, folder=tmp_path,
+            progress=False,
+        )  # fmt: skip
+
+    with pytest.raises(OSError, match="no images"):
+        again(accuracy)
+    assert read_selected(tmp_path) and is_unfinished(tmp_path)
+    selected = again(noisy)
+    assert not is_unfinished(tmp_path)
+    assert read_selected(tmp_path) == selected
