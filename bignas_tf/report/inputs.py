@@ -9,6 +9,7 @@ from typing import Any
 
 from bignas_tf.report.exports import ExportedFile, Timing, read_exported, read_timings
 from bignas_tf.report.fields import Fields, ReportError, read_json, read_json_lines
+from bignas_tf.report.screenings import Screened, read_screenings
 from bignas_tf.search.pareto import front
 from bignas_tf.spec import NetworkSpec
 
@@ -125,6 +126,7 @@ class Run:
     log: list[LogLine]
     points: list[Point]
     front: list[Point]
+    screenings: list[Screened]
     evaluation: Evaluation | None
     files: list[ExportedFile]
     timings: list[Timing]
@@ -169,6 +171,7 @@ def read_run(workdir: Path) -> Run:
         log=[_log_line(line) for line in _lines(workdir / "log.jsonl")],
         points=points,
         front=_front(points),
+        screenings=read_screenings(workdir / "select" / "screening.csv"),
         evaluation=evaluation,
         files=[file for file in files if file.name not in outdated],
         timings=read_timings(workdir / "benchmark.csv"),

@@ -20,6 +20,7 @@ from bignas_tf.report.tables import (
     environment_table,
     files_table,
     genotype_table,
+    screening_table,
     timings_of,
 )
 
@@ -92,6 +93,7 @@ def _page(run: Run) -> str:
         summary=_summary(run),
         front=draw_front(run) if run.selected or run.points or run.front else None,
         hypervolume=draw_hypervolume(run.points),
+        screening=screening_table(run) if run.screenings else None,
         children=children_table(run) if run.selected else None,
         pictures=draw_children(run.selected),
         genotypes=genotype_table(run) if run.selected else None,

@@ -187,6 +187,20 @@ def _interval(tested: Tested | None) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
+def screening_table(run: Run) -> Table:
+    """How well the predictor did, a row per round."""
+    builder = _Builder("Screening", run.screenings)
+    builder.text("round", lambda row: row.phase)
+    builder.figures("candidates evaluated", lambda row: f"{row.evaluated} of {row.candidates}")
+    builder.text("chosen by the predictor", lambda row: "yes" if row.chose else "no")
+    builder.number("Kendall's tau, cross-validated", lambda row: row.tau, 2)
+    builder.figures(
+        "on those evaluated",
+        lambda row: NOTHING if row.fresh_tau is None else f"{row.fresh_tau:.2f}",
+    )
+    return builder.table()
+
+
 def genotype_table(run: Run) -> Table:
     """One column per stage, so that children can be compared stage by stage."""
     described = {child.name: stages(child.genotype) for child in run.selected}
