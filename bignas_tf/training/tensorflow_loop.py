@@ -68,8 +68,11 @@ class TensorflowLoop(TensorflowTerms):
         super().__init__(supernet, rule, optimizer, **shared)
         require_int("steps_per_call", steps_per_call)
         masked = self._mode == "masked"
-        ok = not masked or steps_per_call == 1  # each resolution is a trace of its own
-        require(ok, "steps_per_call", "1 where children that vary are masked", steps_per_call)
+        # Masked, each resolution is a trace of its own. Replicas that meet within a loop come out
+        # with empty results unless all of TensorFlow's graph optimizers are off (2.21).
+        ok = steps_per_call == 1 or (not masked and self.layout.replicas == 1)
+        allowed = "1 on several replicas and where children that vary are masked"
+        require(ok, "steps_per_call", allowed, steps_per_call)
         ok = not jit_compile or (masked and self.layout.replicas == 1)
         allowed = "False unless children that vary are masked, on one replica"
         require(ok, "jit_compile", allowed, jit_compile)
@@ -93,8 +96,11 @@ class TensorflowLoop(TensorflowTerms):
     def evaluator(self, calibration: Split, validation: Split) -> Any:
         if self.layout.workers == 1:
             return super().evaluator(calibration, validation)
+        for split in (calibration, validation):
+            low = f"at least {self.layout.workers} images, one for each worker"
+            require(len(split) >= self.layout.workers, "data", low, len(split))
         calibration, validation = (
-            split.take(self.layout.share(len(split))) for split in (calibration, validation)
+            split.share(self.layout.share(len(split))) for split in (calibration, validation)
         )
         return ChildEvaluator(self.supernet, calibration, validation, gather=self.gather)
 
@@ -238,19 +244,17 @@ class TensorflowLoop(TensorflowTerms):
             return {name: value[None] for name, value in one(0).items()}
         names = [term.name for term in terms] + [_STOP]
         dtype = self.supernet.variable_dtype
-        arrays = [tf.TensorArray(dtype, self._steps_per_call) for _ in names]
 
-        def body(position: Any, arrays: list[Any]) -> tuple[Any, list[Any]]:
+        def body(position: Any, table: Any) -> tuple[Any, Any]:
             losses = one(position)
-            return position + 1, [
-                array.write(position, tf.cast(losses[name], dtype))
-                for name, array in zip(names, arrays, strict=True)
-            ]
+            row = tf.stack([tf.cast(losses[name], dtype) for name in names])
+            return position + 1, tf.tensor_scatter_nd_update(table, [[position]], [row])
 
-        _, arrays = tf.while_loop(
-            lambda position, _: position < count, body, (0, arrays), parallel_iterations=1
+        table = tf.zeros((self._steps_per_call, len(names)), dtype)
+        _, table = tf.while_loop(
+            lambda position, _: position < count, body, (0, table), parallel_iterations=1
         )
-        return {name: array.stack() for name, array in zip(names, arrays, strict=True)}
+        return dict(zip(names, tf.unstack(table, axis=1), strict=True))
 
     def _distributed_step(
         self,

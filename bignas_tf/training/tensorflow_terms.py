@@ -1,8 +1,8 @@
 """What a TensorFlow step computes on one replica: the terms' losses and gradients.
 
 Children that recur run in static mode, all others in sliced mode through one trace, or masked
-with static shapes, through one for each resolution. They run one after the other, so that peak memory stays near the
-biggest child's.
+with static shapes, through one for each resolution. They run one after the other, so that peak
+memory stays near the biggest child's.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def test_workers_without_a_cluster_are_refused(monkeypatch, config):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"varying": "masked", "steps_per_call": 2}, "`steps_per_call` must be 1"),
+        ({"varying": "masked", "steps_per_call": 2}, "`steps_per_call` must be 1 on several"),
         ({"jit_compile": True}, "`jit_compile` must be False unless"),
     ],
 )

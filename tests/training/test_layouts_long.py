@@ -103,8 +103,7 @@ def one_device(tmp_path_factory):
         ("mirrored", {"strategy": "mirrored", "replicas": 2}),
         ("three_replicas", {"strategy": "mirrored", "replicas": 3}),
         ("masked", {"strategy": "mirrored", "replicas": 2, "varying": "masked"}),
-        ("calls_of_steps", {"strategy": "mirrored", "replicas": 2, "steps_per_call": 8}),
-        ("one_device_calls", {"strategy": "one_device", "steps_per_call": 8}),
+        ("calls_of_steps", {"strategy": "one_device", "steps_per_call": 8}),
         ("xla", {"strategy": "one_device", "varying": "masked", "jit_compile": True}),
     ],
 )
