@@ -206,6 +206,7 @@ def test_weights_trained_anew_do_not_go_on_with_a_search_of_others(run):
     assert files(run.workdir) == before
     run.call(BUDGET, "--overwrite")
     identity = json.loads((run.workdir / "select" / "weights.json").read_text())
+    assert identity.pop("conditions")["backend"] == "tensorflow"
     assert identity == {
         "checkpoint": "step_00000100.safetensors",
         "crc32": weights_identity(run.weights),
@@ -273,3 +274,16 @@ def test_a_worker_takes_no_workers_of_its_own(run, monkeypatch):
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
     with pytest.raises(ValueError, match="`workers` must be left out with --role. Received: 3"):
         run.call("--role=worker", "--workers=3")
+
+
+def test_a_search_that_goes_on_under_other_conditions_says_so(run, capsys, monkeypatch):
+    monkeypatch.setattr("bignas_tf.commands.worker_arguments._cores", lambda: 8)
+    run.call(BUDGET)
+    run.call(BUDGET)
+    assert "begun with" not in capsys.readouterr().out
+    monkeypatch.setattr("bignas_tf.commands.worker_arguments._cores", lambda: 2)
+    for _ in range(2):  # what it began with is kept
+        run.call(BUDGET)
+        assert "The search was begun with threads 8, now 2: the last" in capsys.readouterr().out
+    run.call(BUDGET, "--overwrite")
+    assert "begun with" not in capsys.readouterr().out

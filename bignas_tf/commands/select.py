@@ -35,6 +35,7 @@ from bignas_tf.commands.worker_arguments import (
     check_role,
     chief_of,
     set_threads,
+    threads_of,
 )
 from bignas_tf.search.evaluator import COSTS
 from bignas_tf.search.latency import DEVICES
@@ -134,6 +135,7 @@ def main(arguments: Any) -> None:
             arguments.workdir,
             overwrite=arguments.overwrite,
             chief=chief,
+            conditions={"backend": arguments.backend, "threads": threads_of(arguments)},
         )
     for chosen in selected:
         limited = [name for name in chosen["budget"] if name not in COSTS]

@@ -84,6 +84,17 @@ def set_threads(arguments: Any) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
 
 
+def threads_of(arguments: Any) -> int | None:
+    """Threads of an operation in each process that evaluates.
+
+    Returns:
+        None where this process does not say: with JAX, and for a chief of other machines.
+    """
+    if arguments.backend != "tensorflow" or arguments.role is not None:
+        return None
+    return arguments.threads or max(1, _cores() // (arguments.workers or 1))
+
+
 def _worker_command(arguments: Any) -> list[str]:
     command = [
         sys.executable,
@@ -97,8 +108,7 @@ def _worker_command(arguments: Any) -> list[str]:
     if arguments.data:
         command.append(f"--data={arguments.data}")
     if arguments.backend == "tensorflow":
-        threads = arguments.threads or max(1, _cores() // arguments.workers)
-        command.append(f"--threads={threads}")
+        command.append(f"--threads={threads_of(arguments)}")
     return command
 
 

@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bignas_tf.training.state import Trained
 
 WEIGHTS = "weights.json"
+CONDITIONS = "conditions"
 LOCK = ".select.lock"  # beside the folder, which is set aside by a search that starts anew
 SPLIT = "held-out training"
 STATE_EVERY = 8  # results of workers
@@ -42,6 +43,7 @@ def search_run(
     overwrite: bool = False,
     evaluator: Evaluator | None = None,
     chief: Chief | None = None,
+    conditions: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Searches the children of a run on its held-out images, or goes on with its search.
 
@@ -54,6 +56,8 @@ def search_run(
         evaluator: on the held-out images; None for a new one.
         chief: of the workers that evaluate instead, which `evaluate_for_chief` makes; None
             evaluates here.
+        conditions: what the last digits of an accuracy depend on, such as threads, as plain
+            JSON; where they are not those that the search began with it says so.
 
     Returns:
         What `select` does.
@@ -64,7 +68,9 @@ def search_run(
         FolderInUse: if another process searches there.
     """
     with only_writer(workdir, "searched", LOCK):
-        return _search_alone(trained, data, options, workdir, overwrite, evaluator, chief)
+        return _search_alone(
+            trained, data, options, workdir, overwrite, evaluator, chief, conditions
+        )
 
 
 def _search_alone(
@@ -75,6 +81,7 @@ def _search_alone(
     overwrite: bool,
     evaluator: Evaluator | None,
     chief: Chief | None,
+    conditions: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
     space, folder = trained.supernet.space, workdir / "select"
     options.require_packages()
@@ -94,7 +101,7 @@ def _search_alone(
         else:
             run = functools.partial(select, space, evaluator or _evaluator(trained, data), **given)
         searched = identity | ({"latency_table": table.digest} if table else {})
-        with _search_folder(folder, searched, overwrite):
+        with _search_folder(folder, searched, conditions, overwrite):
             return run()
 
 
@@ -148,6 +155,8 @@ def _check_weights(folder: Path, identity: dict[str, Any]) -> None:
         return
     known = folder / WEIGHTS
     searched = read_json(known) if known.is_file() else None
+    if searched is not None:
+        searched.pop(CONDITIONS, None)
     if searched != identity:
         raise ValueError(
             f"The search in {folder} was made with another checkpoint or latency table; "
@@ -155,8 +164,33 @@ def _check_weights(folder: Path, identity: dict[str, Any]) -> None:
         )
 
 
+def _conditions(folder: Path, now: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a search began under; says what has changed since."""
+    known = folder / WEIGHTS
+    began = read_json(known).get(CONDITIONS) if (folder / POINTS).exists() else None
+    if began is None:
+        return {} if now is None else {CONDITIONS: dict(now)}
+    both = {name: (was, (now or {}).get(name)) for name, was in began.items()}
+    changed = [
+        f"{name} {was}, now {new}"
+        for name, (was, new) in both.items()
+        if None not in (was, new) and was != new
+    ]
+    if changed:
+        print(
+            f"The search was begun with {'; '.join(changed)}: the last digits of its "
+            "accuracies may differ"
+        )
+    return {CONDITIONS: began}
+
+
 @contextlib.contextmanager
-def _search_folder(folder: Path, identity: dict[str, Any], overwrite: bool) -> Iterator[None]:
+def _search_folder(
+    folder: Path,
+    identity: dict[str, Any],
+    conditions: Mapping[str, Any] | None,
+    overwrite: bool,
+) -> Iterator[None]:
     """Prepares the folder; an older search is given up only for one that has a result."""
     old = folder.with_name(f"{folder.name}.old")
     _settle(folder, old)  # of a process that was killed
@@ -165,7 +199,7 @@ def _search_folder(folder: Path, identity: dict[str, Any], overwrite: bool) -> I
     _check_weights(folder, identity)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / WEIGHTS, identity)
+        write_json(folder / WEIGHTS, identity | _conditions(folder, conditions))
         yield
     finally:
         _settle(folder, old)
