@@ -244,3 +244,20 @@ def test_tables_and_plots_are_written(strategies, tmp_path, monkeypatch):
     flags.FLAGS(["search_strategies", *given[:2], "--evaluations=20"], known_only=True)
     with pytest.raises(ValueError, match="`evaluations` must be at least 32, the coarse grid"):
         strategies.main(["search_strategies"])
+
+
+# Evaluation --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("there", "count"), [(100, 24), (25, 24), (24, 24), (9, 24), (50, 5)])
+def test_a_phase_is_sampled_in_runs_of_neighbours_from_its_first_to_its_last(
+    benchmark, there, count
+):
+    evaluation = benchmark("evaluation")
+    found = evaluation.sample(range(there), count)
+    assert len(found) == min(there, count) == len(set(found))
+    steps = np.diff(found)
+    runs = 1 + np.count_nonzero(steps > 1)
+    assert all(steps >= 1) and runs <= -(-count // evaluation.RUN)
+    assert count < evaluation.RUN or (found[0], found[-1]) == (0, there - 1)
+    assert np.ptp(steps[steps > 1]) <= 1 if runs > 1 else True
