@@ -183,8 +183,12 @@ class Trainer:
         self.loop.start()
         self.loop.require_alike({"step": self.step, **self.checkpoints.checksums()})
         chunks = self.loop.chunks(self.plan, self.step, last)
-        logs = RunLogs(self.workdir, self.recipe.name, self.step, self.total_steps, not self._chief)
-        with self._locked(), Interruptions() as interrupted, logs:
+        steps_made = self.step, self.total_steps
+        with (
+            self._locked(),
+            Interruptions() as interrupted,
+            RunLogs(self.workdir, self.recipe.name, *steps_made, not self._chief) as logs,
+        ):
             sound = True
             try:
                 mark, mark_time = self.step, time.monotonic()

@@ -189,7 +189,7 @@ def test_coarse_to_fine_comes_near_the_optimum_of_an_enumerable_space(seed):
     accuracy = uneven(seed)
     every = list(space.all_genotypes())
     spread = max(map(accuracy, every)) - min(map(accuracy, every))
-    strategy = CoarseToFine(space, budgets, seed=seed)
+    strategy = CoarseToFine(space, budgets, seed=seed, fine_rounds=4)
     asked = run(strategy, accuracy)
     assert len(asked) < 300  # of 6,912
     for budget in budgets:
