@@ -141,15 +141,18 @@ assert "tensorflow" not in sys.modules
     assert len(arrays_of(tmp_path / "run")) > len(SPACE.ops())
 
 
-@pytest.mark.parametrize("option", ["--steps_per_call=2", "--remat"])
-def test_options_of_jax_are_refused_under_tensorflow(option, tmp_path):
+@pytest.mark.parametrize(
+    ("backend", "option", "having"),
+    [("tensorflow", "--remat", "jax"), ("jax", "--jit_compile", "tensorflow")],
+)
+def test_options_of_the_other_backend_are_refused(backend, option, having, tmp_path):
     from bignas_tf import cli
     from bignas_tf.commands.train import loop_options
 
     arguments = cli._parse(
-        ["bignas", "train", "--recipe=digits", f"--workdir={tmp_path}", "--backend=tensorflow"]
+        ["bignas", "train", "--recipe=digits", f"--workdir={tmp_path}", f"--backend={backend}"]
         + [option]
     )
-    name = option.strip("-").partition("=")[0]
-    with pytest.raises(ValueError, match=f"`{name}` must be left out without --backend=jax"):
+    name = option.strip("-")
+    with pytest.raises(ValueError, match=f"`{name}` must be left out without --backend={having}"):
         loop_options(arguments)
