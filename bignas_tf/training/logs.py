@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import importlib.metadata
@@ -37,12 +38,16 @@ class JsonlLog:
         path: file to append to; its folder is created.
         resume_step: int or None: the last step whose lines stay; None keeps all.
 
+    Attributes:
+        logged: names that the lines of `resume_step` have.
+
     Raises:
         ValueError: if a line other than the last is not an object with an int `step`.
     """
 
     def __init__(self, path: str | os.PathLike[str], resume_step: int | None = None) -> None:
         self.path = Path(path)
+        self.logged: set[str] = set()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self._keep(math.inf if resume_step is None else resume_step)
@@ -55,12 +60,21 @@ class JsonlLog:
             record: `step` (int, 0 or more) and anything that `write_json` takes.
 
         Raises:
+            OSError: if it cannot be written.
             ValueError: if `step` is missing or no int.
         """
         plain = _plain(record)
         require_int("step", plain.get("step"), low=0)
-        self._file.write(json.dumps(plain, allow_nan=False) + "\n")
-        self._file.flush()
+        line = json.dumps(plain, allow_nan=False) + "\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is left of the line, once more
+                self._file.close()
+            raise OSError(
+                f"The log {self.path} cannot be written: {error}; the checkpoints are intact"
+            ) from error
 
     def close(self) -> None:
         """Closes the file."""
@@ -78,7 +92,8 @@ class JsonlLog:
         kept = []
         for number, line in enumerate(lines, start=1):
             try:
-                step = json.loads(line)["step"]
+                record = json.loads(line)
+                step = record["step"]
                 require_int("step", step, low=0)
             except (ValueError, KeyError, TypeError) as error:
                 if number == len(lines) and not text.endswith(b"\n"):
@@ -89,6 +104,8 @@ class JsonlLog:
                 ) from error
             if step <= last_step:
                 kept.append(line + b"\n")
+            if step == last_step:
+                self.logged |= record.keys()
         if b"".join(kept) != text:
             with files.replacing(self.path) as temporary:
                 temporary.write_bytes(b"".join(kept))
@@ -143,12 +160,16 @@ class RunLogs:
         step: int, steps made before.
         total: int, steps of the whole run.
         silent: whether to write and show nothing, as the workers that another speaks for.
+
+    Attributes:
+        logged: names that were logged of `step` before; none where silent.
     """
 
     def __init__(
         self, workdir: Path, name: str, step: int, total: int, silent: bool = False
     ) -> None:
         self._log = None if silent else JsonlLog(workdir / "log.jsonl", resume_step=step)
+        self.logged = self._log.logged if self._log else set()
         self._scalars = None if silent else ScalarLog(workdir / "tensorboard")
         self.bar = tqdm.tqdm(total=total, initial=step, unit="step", desc=name, disable=silent)
 

@@ -147,8 +147,9 @@ class RunCheckpoints:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise FloatingPointError(
-                    f"{name} is not finite after step {step}, which is not saved: go on from the "
-                    "last checkpoint with a lower learning rate"
+                    f"{name} is not finite after step {step}, which is not saved; the last "
+                    "checkpoint is kept. Start with a lower learning rate in another `workdir`; "
+                    "`init_from` takes the weights of a checkpoint"
                 )
         return arrays
 

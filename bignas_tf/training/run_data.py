@@ -69,13 +69,18 @@ def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
     return RunData(source, train, held_out, calibration)
 
 
-def list_bad_images(source: Source, workdir: Path) -> str | None:
+def list_bad_images(source: Source, workdir: Path, worker: int = 0) -> str | None:
     """Adds the images that were skipped to bad_images.json, reasons by name.
+
+    Args:
+        source: with those that this process has met.
+        workdir: folder of the run.
+        worker: number of this process; others than 0 have a bad_images.worker1.json.
 
     Returns:
         A line for people if there are new ones, else None.
     """
-    path = workdir / "bad_images.json"
+    path = workdir / (f"bad_images.worker{worker}.json" if worker else "bad_images.json")
     found = source.bad_images.reasons() if source.bad_images else {}
     known = read_json(path) if path.is_file() else {}
     new = sorted(set(found) - set(known))

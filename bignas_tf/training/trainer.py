@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.files import only_writer
@@ -29,6 +30,7 @@ from bignas_tf.training.schedules import build_schedule
 from bignas_tf.training.state import averaged, initialize_from, teacher_from
 
 LOG_EVERY = 10
+ACCURACY = "accuracy/"  # and the name of the child, in logs
 TURN_SECONDS = 5  # between the workers that save in the place of a lost one
 
 
@@ -46,8 +48,8 @@ class NonFiniteLossError(ArithmeticError):
         which = f". The child: {genotype.as_dict()}" if genotype else ""
         super().__init__(
             f"The loss of the {child} child is {value} at step {step}; the last checkpoint is "
-            "kept. Lower the learning rate or lengthen its warm-up; if a run that goes on ends at "
-            f"the same step, remove its newest checkpoint first{which}"
+            "kept. The same command goes on from it, most likely to the same end: start with a "
+            f"lower learning rate or a longer warm-up{which}"
         )
         self.child = child
 
@@ -191,6 +193,8 @@ class Trainer:
         ):
             sound = True
             try:
+                if self._owes_evaluation(logs):
+                    self._end_epoch(logs)
                 mark, mark_time = self.step, time.monotonic()
                 while self.step < last:
                     if interrupted():
@@ -213,8 +217,7 @@ class Trainer:
                     sound = True
                     pause = time.monotonic()
                     self._save_in_time()
-                    if self.step % self.plan.steps_per_epoch == 0:
-                        self._end_epoch(logs)
+                    self._end_epoch(logs)
                     mark_time += time.monotonic() - pause  # the rate is that of training
             except WorkerLostError as error:
                 self.step, sound = error.step, False
@@ -222,8 +225,10 @@ class Trainer:
                     self._save_for_a_lost_worker()
                 raise
             finally:
-                if sound and self._chief:
-                    self.save()
+                if sound:
+                    self._list_bad_images()
+                    if self._chief:
+                        self.save()
         self.interrupted = interrupted.signal
         return self.step
 
@@ -237,17 +242,22 @@ class Trainer:
         if self.step == self.checkpoints.newest():
             return
         self.loop.publish()
-        if line := list_bad_images(self.data.source, self.workdir):
-            print(f"\n{line}", file=sys.stderr)
         self.checkpoints.save(self.step)
-        self._saved = time.monotonic()
+
+    def _list_bad_images(self) -> None:
+        """Each worker lists those that it has met."""
+        if line := list_bad_images(self.data.source, self.workdir, self.loop.worker):
+            print(f"\n{line}", file=sys.stderr)
 
     def _save_in_time(self) -> None:
         every = self.plan.steps_per_epoch * self.recipe.checkpoint_every
         minutes = (time.monotonic() - self._saved) / 60
         late = self.recipe.checkpoint_minutes and minutes >= self.recipe.checkpoint_minutes
-        if self._chief and (self.step % every == 0 or late):
-            self.save()
+        if self.step % every == 0 or late:
+            self._list_bad_images()
+            if self._chief:
+                self.save()
+            self._saved = time.monotonic()
 
     def _save_for_a_lost_worker(self) -> None:
         """Saves unless another worker has: one after the other, as nobody knows who is left."""
@@ -281,18 +291,29 @@ class Trainer:
         postfix = {"epoch": f"{epoch:.1f}", "img/s": f"{rate:.0f}", **shown}
         logs.bar.set_postfix(postfix, refresh=False)
 
+    def _evaluates(self) -> bool:
+        """Whether the recipe asks for an evaluation after the present step."""
+        every = self.recipe.evaluate_every * self.plan.steps_per_epoch
+        return bool(every) and self.step % every == 0
+
+    def _owes_evaluation(self, logs: RunLogs) -> bool:
+        """Whether the run was stopped between the checkpoint of a step and its evaluation."""
+        if not (self.step and self._evaluates()):
+            return False
+        owes = not any(name.startswith(ACCURACY) for name in logs.logged)
+        return bool(self.loop.gather(np.asarray([float(owes)]))[0, 0])  # it is the chief who logs
+
     def _end_epoch(self, logs: RunLogs) -> None:
         """Evaluates the biggest and the smallest child, where the recipe asks for it."""
-        epoch = self.step // self.plan.steps_per_epoch
-        every = self.recipe.evaluate_every
-        if not every or epoch % every or self.data.held_out is None:
+        if not self._evaluates() or self.data.held_out is None:
             return
+        epoch = self.step // self.plan.steps_per_epoch
         self.loop.publish()
         with averaged(self.supernet, self.optimizer):
             evaluator = self.loop.evaluator(self.data.calibration, self.data.held_out)
         ends = {"biggest": self.space.biggest(), "smallest": self.space.smallest()}
         scores = evaluator.score(list(ends.values()))
-        values = {f"accuracy/{name}": s["accuracy"] for name, s in zip(ends, scores, strict=True)}
+        values = {ACCURACY + name: s["accuracy"] for name, s in zip(ends, scores, strict=True)}
         if self._chief:
             self.checkpoints.save_best(self.step, sum(values.values()) / len(values))
         logs.write(self.step, epoch, values)

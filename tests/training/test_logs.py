@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import resource
 import sys
 
 import keras
@@ -223,3 +224,27 @@ def test_only_writing_scalars_imports_tensorflow():
                 if any(module.split(".")[0] == "tensorflow" for module in modules):
                     found.append((name, getattr(function, "name", "module")))
     assert found == [("logs", "write")]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    log = JsonlLog(tmp_path / "log.jsonl")
+    log.write(record(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log.jsonl").stat().st_size + 5, hard))
+    try:
+        with log, pytest.raises(OSError, match="log.jsonl cannot be written: .*checkpoints are"):
+            log.write(record(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    write(tmp_path / "log.jsonl", [1], resume_step=0)
+    write(tmp_path / "whole", range(2))
+    assert (tmp_path / "log.jsonl").read_text() == (tmp_path / "whole").read_text()
+
+
+def test_a_resumed_log_knows_what_was_logged_of_its_step(tmp_path):
+    with JsonlLog(tmp_path / "log") as log:
+        for step in (1, 2, 3):
+            log.write({"step": step, f"loss{step}": 1.0})
+        log.write({"step": 2, "accuracy": 0.5})
+    with JsonlLog(tmp_path / "log", 2) as log:
+        assert log.logged == {"step", "loss2", "accuracy"}
