@@ -55,6 +55,7 @@ def decode_image(
 
     Raises:
         BrokenImageError: if the file is empty, truncated or not an image.
+        MemoryError: if there is not enough for it, which says nothing about the file.
         UnreadableImageError: if it cannot be read.
     """
     if file is None:
@@ -66,6 +67,8 @@ def decode_image(
         with Image.open(file) as image:
             image.load()
             return fit(image, image_size, channels, view)
+    except MemoryError as error:
+        raise MemoryError(f"Not enough memory to decode image '{path}'") from error
     except Exception as error:  # Pillow's plugins raise a dozen unrelated classes on bad bytes
         raise BrokenImageError(path, _reason(error)) from error
 

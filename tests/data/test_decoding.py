@@ -211,3 +211,20 @@ def test_of_many_broken_files_the_first_is_named(tmp_path):
             Image.fromarray(noise(6, 6, 3)).save(path)
     with pytest.raises(BrokenImageError, match="7.png"):
         split_of(paths).read(np.arange(20))
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_image(tmp_path, monkeypatch):
+    path = tmp_path / "sound.png"
+    Image.fromarray(noise(4, 4)).save(path)
+
+    def lacks(*_):
+        raise MemoryError
+
+    bad = BadImages()
+    split = Split(
+        np.zeros(1, np.int32), paths=(str(path),), image_size=4, channels=1, bad_images=bad
+    )
+    monkeypatch.setattr(images_module, "fit", lacks)
+    with pytest.raises(MemoryError, match=f"Not enough memory to decode image '{path}'"):
+        split.read(np.arange(1))
+    assert len(bad) == 0
