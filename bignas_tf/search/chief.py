@@ -8,18 +8,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
+from tqdm import tqdm
+
 from bignas_tf.checks import require, require_int
-from bignas_tf.search.progress import SearchBar
 from bignas_tf.search.select import Search
 from bignas_tf.search.worker_processes import WorkerProcesses
 
 LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.2
 FAREWELL_SECONDS = 10.0
+NAMED = 4  # workers that the bar names, those first that take longest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +75,14 @@ class Chief:
             WorkerProcesses(self.workers, self.command, self.ip, port) as processes,
             search.bar(progress) as bar,
         ):
-            known = bar.n
             if not self.workers:
                 bar.write(f"waiting for workers at {self.ip}:{port}", file=sys.stderr)
             while not oracle.finished:
                 for worker in processes.check(oracle.evaluated):
                     bar.write(f"{worker} died and is started again", file=sys.stderr)
-                _show(bar, search, known + oracle.evaluated.total())
+                search.show(bar, waiting_for(oracle.holders, oracle.tuner_ids))
                 time.sleep(LOOK_SECONDS)
-            _show(bar, search, known + oracle.evaluated.total())
+            search.show(bar)
             # A worker asks once more and hears that there is nothing left.
             deadline = time.monotonic() + FAREWELL_SECONDS
             while oracle.tuner_ids and time.monotonic() < deadline:
@@ -93,9 +94,21 @@ class Chief:
         return search.finish()
 
 
-def _show(bar: SearchBar, search: Search, evaluated: int) -> None:
-    search.show(bar)
-    bar.update(evaluated - bar.n)
+def waiting_for(holders: Mapping[str, float], workers: Collection[str]) -> str:
+    """Whose turn it is, in words.
+
+    Args:
+        holders: for how many seconds workers have had the child that they evaluate.
+        workers: ids of all that have come.
+    """
+    if not workers:
+        return "no worker has come yet"
+    if not holders:
+        return f"no worker evaluates, of {len(workers)} that came"
+    longest = sorted(holders, key=holders.__getitem__, reverse=True)
+    named = [f"{name} for {tqdm.format_interval(holders[name])}" for name in longest[:NAMED]]
+    more = [f"{len(longest) - NAMED} more"] if len(longest) > NAMED else []
+    return f"evaluating: {', '.join(named + more)}"
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -117,6 +118,7 @@ class StrategyOracle(keras_tuner.Oracle):
             collections.deque
         )
         self._tuner_id = ""
+        self._since: dict[str, float] = {}  # when a tuner got what it evaluates
         self._finished = strategy.finished
 
     @property
@@ -127,6 +129,12 @@ class StrategyOracle(keras_tuner.Oracle):
         the strategy is between two rounds.
         """
         return self._finished
+
+    @property
+    def holders(self) -> dict[str, float]:
+        """For how many seconds tuners have had the genotype that they evaluate, by their ids."""
+        now = time.monotonic()
+        return {tuner_id: now - self._since[tuner_id] for tuner_id in list(self.ongoing_trials)}
 
     def _look(self) -> bool:
         over = self._strategy.finished and not self._asked
@@ -177,6 +185,7 @@ class StrategyOracle(keras_tuner.Oracle):
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> Any:
         trial = self.ongoing_trials.get(tuner_id)
+        self._since[tuner_id] = time.monotonic()
         if trial is not None and self._genotype(trial) not in self.points:
             return trial  # of a worker that died over it, and has come again
         self.ongoing_trials.pop(tuner_id, None)

@@ -121,7 +121,11 @@ class RoundStrategy(abc.ABC):
     @property
     def planned(self) -> int:
         later = sum(self.most(number) for number in range(self._round + 1, self._rounds))
-        return len(self._told) + len(self._pending) + len(self._queue) + later
+        return len(self._told) + len(self.waiting) + later
+
+    @property
+    def waiting(self) -> tuple[Genotype, ...]:
+        return (*self._pending, *self._queue)
 
     @property
     def told(self) -> tuple[Genotype, ...]:

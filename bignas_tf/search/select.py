@@ -76,7 +76,7 @@ def select(
             metrics = []
             for genotype in genotypes:
                 metrics += cached.score([genotype], phase=search.phase)
-                bar.update()
+                search.show(bar)
             search.tell(genotypes, metrics)
             search.show(bar)
     search.require_finished()
@@ -118,6 +118,7 @@ class Search:
         self._strategy = strategy
         self._folder = Path(folder)
         self._selected: list[dict[str, Any]] = []
+        self._first = len(points.points)  # of those that are evaluated from now on
         _resume(strategy, self._folder / STATE)
         # Told, but their lines are of a file that was deleted or damaged by more than a kill.
         self._lost = [genotype for genotype in strategy.told if genotype not in points]
@@ -139,12 +140,45 @@ class Search:
 
     def bar(self, progress: bool = True) -> SearchBar:
         """A bar of the evaluations, those of earlier processes done."""
-        known = len(self._strategy.told) - len(self._lost)
-        return SearchBar(self.planned, known, progress)
+        return SearchBar(self.planned, self._known, progress)
 
-    def show(self, bar: SearchBar) -> None:
-        """Shows the phase and what is best as of the last state that was written."""
-        bar.show(self.phase, self.planned, self._selected, self._strategy.screenings)
+    def show(self, bar: SearchBar, note: str = "") -> None:
+        """Shows how far it is, and what is best as of the last state that was written.
+
+        Args:
+            bar: of this search.
+            note: what else to say, in a few words.
+        """
+        if bar.disable:
+            return
+        done, left = self._mmacs()
+        bar.show(
+            self.phase,
+            self._known,
+            self.planned,
+            (done, left),
+            self._selected,
+            self._strategy.screenings,
+            note,
+        )
+
+    @property
+    def _known(self) -> int:
+        """Evaluations that are done, told or not."""
+        told = len(self._strategy.told) - len(self._lost)
+        return told + sum(genotype in self.points for genotype in self._strategy.waiting)
+
+    def _mmacs(self) -> tuple[float, float]:
+        """Of what was evaluated since the beginning, and of what is still to be.
+
+        Later rounds, which nobody knows yet, count as what is known does on average.
+        """
+        known = [point["mmacs"] for point in self.points.points]
+        waiting = [g for g in self._strategy.waiting if g not in self.points] + self._lost
+        later = max(0, self.planned - self._known - len(waiting))
+        mean = sum(known) / max(1, len(known))
+        left = sum(measure(genotype, "mmacs") for genotype in waiting) + later * mean
+        return sum(known[self._first :]), left
 
     def ask(self, n: int) -> list[Genotype]:
         """Up to `n` genotypes to evaluate; none if the search is over or waits for results."""

@@ -28,6 +28,11 @@ class Strategy(Protocol):
         ...
 
     @property
+    def waiting(self) -> tuple[Genotype, ...]:
+        """Genotypes that are proposed, asked or not, and whose results are not told yet."""
+        ...
+
+    @property
     def told(self) -> tuple[Genotype, ...]:
         """Genotypes whose results are known, in the order of the first telling."""
         ...

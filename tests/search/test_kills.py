@@ -100,7 +100,10 @@ def kill_when_held(held):
     held.unlink()
 
 
-def test_a_worker_killed_while_it_evaluates_costs_one_evaluation(tmp_path, unbroken, capfd):
+def test_a_worker_killed_while_it_evaluates_costs_one_evaluation(
+    tmp_path, unbroken, capfd, monkeypatch
+):
+    monkeypatch.setattr("bignas_tf.search.progress.LOG_SECONDS", 0.0)  # every state, a line each
     folder, log, held = tmp_path / "search", tmp_path / "log", tmp_path / "held"
     killer = threading.Thread(target=kill_when_held, args=[held], daemon=True)
     killer.start()
@@ -115,6 +118,8 @@ def test_a_worker_killed_while_it_evaluates_costs_one_evaluation(tmp_path, unbro
     shown = capfd.readouterr().err
     assert "worker1 died and is started again" in shown
     assert f"{len(search.points)}/{len(search.points)}" in shown
+    assert "no worker has come yet" in shown
+    assert "evaluating: worker0 for 00:00" in shown or "evaluating: worker1 for 00:00" in shown
 
 
 def children(pid):

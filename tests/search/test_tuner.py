@@ -119,7 +119,9 @@ def test_results_in_any_order_lead_to_the_same_search(tmp_path, make, workers):
 
 def test_a_worker_that_comes_again_gets_the_genotype_that_it_died_over(tmp_path):
     oracle = oracle_of(search_in(tmp_path))
+    assert oracle.holders == {}
     first, second = (oracle.create_trial(name) for name in ("worker0", "worker1"))
+    assert list(oracle.holders) == ["worker0", "worker1"]
     again = oracle.create_trial("worker0")
     assert again.trial_id == first.trial_id != second.trial_id
     oracle.update_trial(first.trial_id, {"accuracy": 0.5})
