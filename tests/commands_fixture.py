@@ -1,6 +1,7 @@
 """A tiny space, a run of it, and the commands in this process, for the tests of the commands."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -8,22 +9,14 @@ import sys
 
 import pytest
 import tensorflow as tf
+import tiny_run
 
 import bignas_tf.cli as cli
 from bignas_tf import cost
 from bignas_tf.search.results import read_selected
-from bignas_tf.spaces import SPACES, MBConvSpace, Stage
+from bignas_tf.spaces import SPACES
 
-TINY = MBConvSpace(
-    name="tiny",
-    resolution_choices=(6, 8),
-    stem_widths=(4,),
-    stem_strides=1,
-    stages=(Stage((4, 8), (1, 2), (3,), (2,), 2),),
-    head_widths=(16,),
-    classes=10,
-    input_channels=1,
-)
+TINY = dataclasses.replace(tiny_run.TINY, head_widths=(16,))
 SMALL, BIG = (cost.count(g.spec()).mmacs for g in (TINY.smallest(), TINY.biggest()))
 TRAIN = (
     "train",

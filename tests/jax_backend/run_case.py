@@ -8,36 +8,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import training_case
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tiny_run import tiny_recipe
+
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.spaces import SPACES
-from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
 from bignas_tf.training.trainer import Trainer
 
 SPACE = dataclasses.replace(training_case.SPACE, classes=10, input_channels=1)
 SPACES["tiny"] = lambda: SPACE
-# 1,438 training digits, of which 138 are left: four steps an epoch.
-RECIPE = Recipe(
-    name="tiny",
-    space="tiny",
-    data="digits",
-    image_size=8,
-    epochs=4,
-    batch_size=32,
-    optimizer={"kind": "sgd", "momentum": 0.9},
-    schedule={"kind": "cosine", "initial": 0.1, "warmup_epochs": 0.5},
-    augmentation={"shift": 1, "flip": True, "mixup": 0.2},
-    label_smoothing=0.1,
-    weight_decay=1e-3,
-    ema=0.5,
-    held_out=1300,
-    calibration_images=64,
-)
+RECIPE = tiny_recipe(epochs=4, augmentation={"shift": 1, "flip": True, "mixup": 0.2}, ema=0.5)
 
 
 def scores(workdir) -> dict[str, float]:

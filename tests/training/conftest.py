@@ -1,5 +1,19 @@
+import sys
+from pathlib import Path
+
+import pytest
 import tensorflow as tf
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tiny_run`
 
 # Two devices for tests of replicas; it has to be said before TensorFlow runs anything.
 (_CPU,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(_CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture
+def eager():
+    """Steps run as they are written, which for a few is faster than tracing them."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -4,52 +4,40 @@ Its arguments: a JSON object with `strategy`, `replicas`, `workdir`, `recipe` (f
 and options of the loop. TF_CONFIG says which worker it is.
 """
 
+import dataclasses
 import json
 import os
 import sys
+from pathlib import Path
 
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "2"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def main(settings):
     from bignas_tf.training.layout import build_strategy
 
     strategy = build_strategy(settings.pop("strategy"), settings.pop("replicas", None))
+    from tiny_run import TINY, tiny_recipe
+
     import bignas_tf.training.trainer as trainer_module
     from bignas_tf.blocks import SqueezeExcitation
-    from bignas_tf.spaces import SPACES, MBConvSpace, Stage
-    from bignas_tf.training.recipe import Recipe
+    from bignas_tf.spaces import SPACES, Stage
     from bignas_tf.training.trainer import Trainer
 
-    space = MBConvSpace(
-        name="tiny",
-        resolution_choices=(6, 8),
-        stem_widths=(4,),
-        stem_strides=1,
-        stages=(
-            Stage((4, 8), (1, 2), (3, 5), (2,), 2, SqueezeExcitation(divisor=2)),
-            Stage((8,), (1, 3), (3,), (2,), 1),
-        ),
-        head_widths=(8,),
-        dropout=0.3,
-        classes=10,
-        input_channels=1,
+    stages = (
+        Stage((4, 8), (1, 2), (3, 5), (2,), 2, SqueezeExcitation(divisor=2)),
+        Stage((8,), (1, 3), (3,), (2,), 1),
     )
+    space = dataclasses.replace(TINY, stages=stages, dropout=0.3)
     SPACES["tiny"] = lambda: space
     trainer_module.LOG_EVERY = 1
-    recipe = Recipe(
-        name="tiny",
-        space="tiny",
-        data="digits",
-        image_size=8,
+    recipe = tiny_recipe(
         epochs=1,
         batch_size=24,
-        optimizer={"kind": "sgd", "momentum": 0.9},
         schedule={"kind": "cosine", "initial": 0.2, "warmup_epochs": 0.1},
         augmentation={"shift": 1, "flip": True, "mixup": 0.2},
-        label_smoothing=0.1,
-        weight_decay=1e-3,
         zero_gamma=False,
         held_out=958,  # 480 are left: 20 steps an epoch
         calibration_images=100,

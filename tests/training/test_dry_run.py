@@ -4,7 +4,6 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 import bignas_tf.cli as cli
@@ -25,13 +24,6 @@ RECIPE = get_recipe("digits").replace(
 )
 # Eager steps draw tf.data's own warning that it is not run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-
-
-@pytest.fixture
-def eager():
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def number(pattern, text):

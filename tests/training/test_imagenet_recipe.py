@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from bignas_tf.data.crops import crop_box
@@ -32,13 +31,6 @@ RECIPE = FULL.replace(
 )
 # Eager steps draw tf.data's own warning that it is not run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-
-
-@pytest.fixture
-def eager():
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module")

@@ -1,38 +1,21 @@
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_run import TINY
 
-from bignas_tf.spaces import MBConvSpace, Stage
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.layout import build_strategy
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.rule import SandwichRule
 from bignas_tf.training.tensorflow_loop import TensorflowLoop
 
-SPACE = MBConvSpace(
-    name="layouts",
-    resolution_choices=(6, 8),
-    stem_widths=(4,),
-    stem_strides=1,
-    stages=(Stage((4, 8), (1, 2), (3,), (2,), 2),),
-    head_widths=(8,),
-    dropout=0.5,
-    classes=10,
-    input_channels=1,
-)
+SPACE = dataclasses.replace(TINY, dropout=0.5)
 BATCH = 6
 STEPS = (0, 1, 2)
-
-
-@pytest.fixture
-def eager():
-    """Every step runs as it is written: nothing is traced."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def batches():

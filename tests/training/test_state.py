@@ -5,12 +5,13 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from tiny_run import TINY
 
 from bignas_tf.calibration import calibrate
 from bignas_tf.data import Split
 from bignas_tf.evaluation import prepared
 from bignas_tf.extract import extract
-from bignas_tf.spaces import SPACES, MBConvSpace, Stage
+from bignas_tf.spaces import SPACES, Stage
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, write_checkpoint
 from bignas_tf.training.recipe import get_recipe
@@ -22,16 +23,6 @@ from bignas_tf.training.state import (
     unpack,
 )
 
-TINY = MBConvSpace(
-    name="tiny",
-    resolution_choices=(6, 8),
-    stem_widths=(4,),
-    stem_strides=1,
-    stages=(Stage((4, 8), (1, 2), (3,), (2,), 2),),
-    head_widths=(8,),
-    classes=10,
-    input_channels=1,
-)
 NAMES = [str(digit) for digit in range(10)]
 
 

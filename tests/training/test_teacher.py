@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from bignas_tf.spaces import get_space
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, read_checkpoint
@@ -13,13 +12,6 @@ FEW = {gene.name: gene.choices[:1] for gene in get_space("digits").genes}
 RECIPE = get_recipe("digits").replace(restrict=FEW, held_out=1300, batch_size=8, random_children=0)
 # Eager steps draw tf.data's own warning that it is not run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
-
-
-@pytest.fixture
-def eager():
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def test_a_run_in_bfloat16_learns_from_a_teacher_and_goes_on_with_the_same_only(tmp_path, eager):

@@ -1,102 +1,41 @@
+"""Runs from their start to their end, in one sitting or several."""
+
 import dataclasses
 import json
-import os
 import shutil
-import signal
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from trainer_case import (
+    FOLDER,
+    RECIPE,
+    TINY,
+    assert_same_state,
+    checkpoint,
+    records,
+    register,
+    steps_saved,
+    without_speed,
+    write_images,
+)
 
-import bignas_tf.training.run_data as run_data_module
 import bignas_tf.training.trainer as trainer_module
-from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.evaluation import ChildEvaluator
-from bignas_tf.files import FolderInUse, only_writer
-from bignas_tf.spaces import SPACES, MBConvSpace, Stage
-from bignas_tf.supernet import Supernet
-from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, read_checkpoint
+from bignas_tf.spaces import SPACES
+from bignas_tf.training.checkpoints import CheckpointError
 from bignas_tf.training.recipe import Recipe
-from bignas_tf.training.rule import SandwichRule
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
-from bignas_tf.training.tensorflow_loop import TensorflowLoop
-from bignas_tf.training.trainer import NonFiniteLossError, Trainer
+from bignas_tf.training.trainer import Trainer
 
-TINY = MBConvSpace(
-    name="tiny",
-    resolution_choices=(6, 8),
-    stem_widths=(4,),
-    stem_strides=1,
-    stages=(Stage((4, 8), (1, 2), (3,), (2,), 2),),
-    head_widths=(8,),
-    dropout=0.5,
-    classes=10,
-    input_channels=1,
-)
-with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(SPACES, "tiny", lambda: TINY)
-    # 1,438 training digits, of which 138 are left: four steps an epoch.
-    RECIPE = Recipe(
-        name="tiny",
-        space="tiny",
-        data="digits",
-        image_size=8,
-        epochs=2,
-        batch_size=32,
-        optimizer={"kind": "sgd", "momentum": 0.9},
-        schedule={"kind": "cosine", "initial": 0.1, "warmup_epochs": 0.5},
-        augmentation={"shift": 1, "flip": True},
-        label_smoothing=0.1,
-        weight_decay=1e-3,
-        held_out=1300,
-        calibration_images=64,
-    )
-    FOLDER = RECIPE.replace(data=None, batch_size=4, held_out=0, epochs=4)
 # Eager steps would draw tf.data's own warning that it is not run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
 
 
 @pytest.fixture(autouse=True)
 def tiny_by_name(monkeypatch):
-    monkeypatch.setitem(SPACES, "tiny", lambda: TINY)
-    monkeypatch.setattr(trainer_module, "LOG_EVERY", 1)
-
-
-@pytest.fixture
-def eager():
-    """Steps run as they are written, which for a few is faster than tracing them."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-def records(workdir):
-    return [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
-
-
-def without_speed(lines):
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
-
-
-def checkpoint(workdir, step):
-    return read_checkpoint(workdir / "checkpoints" / f"step_{step:08d}.safetensors")
-
-
-def steps_saved(workdir):
-    paths = CheckpointManager(workdir / "checkpoints").paths()
-    return [int(path.stem.removeprefix("step_")) for path in paths]
-
-
-def assert_same_state(workdir, other, step):
-    arrays, metadata = checkpoint(workdir, step)
-    expected, expected_metadata = checkpoint(other, step)
-    assert metadata == expected_metadata
-    assert arrays.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
+    register(monkeypatch)
 
 
 def test_a_killed_run_that_goes_on_equals_one_that_never_stopped(tmp_path):
@@ -174,18 +113,6 @@ def test_run_json_says_how_the_run_was_started(finished):
     assert data["fingerprint"] == checkpoint(finished, 8)[1]["fingerprint"]
 
 
-def test_no_image_is_in_two_of_training_held_out_and_test():
-    data = load_run_data(RECIPE)
-    splits = [data.train, data.held_out, data.source.test]
-    rows = [split.read(np.arange(len(split))).reshape(len(split), -1) for split in splits]
-    everything = load_source("digits", image_size=8, channels=1)
-    whole = [split.read(np.arange(len(split))) for split in (everything.train, everything.test)]
-    whole = np.concatenate(whole).reshape(1797, -1)
-    assert sorted(map(bytes, np.concatenate(rows))) == sorted(map(bytes, whole))
-    calibration = data.calibration.read(np.arange(64)).reshape(64, -1)
-    assert set(map(bytes, calibration)) <= set(map(bytes, rows[0]))
-
-
 def resumed(finished, tmp_path, **changes):
     shutil.copytree(finished, tmp_path / "copy")
     return Trainer(RECIPE.replace(evaluate_every=1).replace(**changes), tmp_path / "copy")
@@ -230,16 +157,6 @@ def test_a_run_does_not_go_on_in_another_space(finished, tmp_path, monkeypatch):
         Trainer(RECIPE.replace(evaluate_every=1), tmp_path / "copy")
 
 
-def write_images(root, classes, count=8):
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.jpg")
-    return f"folder:{root}"
-
-
 def test_a_run_does_not_go_on_with_other_classes_or_other_images(tmp_path, eager):
     data = write_images(tmp_path / "images", "ab")
     Trainer(FOLDER, tmp_path / "run", data=data).run(stop_after=1)
@@ -266,156 +183,6 @@ def test_a_run_for_other_classes_starts_from_all_weights_but_the_classifier(fini
     assert trainer.step == 0
 
 
-def test_a_broken_image_stops_the_run_by_name_which_then_goes_on_without_it(
-    tmp_path, monkeypatch, eager
-):
-    data = write_images(tmp_path / "images", "ab", count=20)
-
-    def from_disk(name, **options):
-        return load_source(name, memory_limit_mb=0, **options)
-
-    monkeypatch.setattr(run_data_module, "load_source", from_disk)
-    trainer = Trainer(FOLDER, tmp_path / "run", data=data)
-    assert trainer.plan.steps_per_epoch == 8
-    step = 2  # the first that reads the broken file
-    broken = trainer.plan.split.paths[trainer.plan.indices(step)[0]]
-    with open(broken, "r+b") as file:
-        file.truncate(200)
-    with pytest.raises(BrokenImageError, match=broken):
-        trainer.run()
-    assert steps_saved(tmp_path / "run") == [step]
-    skipping = FOLDER.replace(on_bad_image="skip")
-    assert Trainer(skipping, tmp_path / "run", data=data).run(stop_after=3) == 3
-    (listed,) = json.loads((tmp_path / "run" / "bad_images.json").read_text())
-    assert listed == broken
-    Image.new("L", (8, 8)).save(broken)
-    assert Trainer(FOLDER, tmp_path / "run", data=data).run(stop_after=4) == 4
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tmp_path, monkeypatch, eager
-):
-    trainer = Trainer(RECIPE, tmp_path)
-    train = trainer.loop.train
-
-    def diverges(chunk, number):
-        (losses,) = train(chunk, number)
-        return [losses | {"random2": float("nan")} if number == 5 else losses]
-
-    monkeypatch.setattr(trainer.loop, "train", diverges)
-    with pytest.raises(NonFiniteLossError, match="random2 child is nan at step 5"):
-        trainer.run()
-    assert steps_saved(tmp_path) == [4]
-    assert records(tmp_path)[-1]["step"] == 5
-    arrays, _ = checkpoint(tmp_path, 4)
-    assert all(np.isfinite(array).all() for array in arrays.values())
-
-
-def test_a_huge_learning_rate_ends_in_a_loss_that_is_not_finite(tmp_path, eager):
-    recipe = RECIPE.replace(schedule={"kind": "cosine", "initial": 1e30})
-    with pytest.raises(NonFiniteLossError, match=r"child is (nan|inf) at step \d"):
-        Trainer(recipe, tmp_path).run()
-
-
-def test_an_error_within_a_step_never_saves_half_of_it(tmp_path, monkeypatch, eager):
-    trainer = Trainer(RECIPE, tmp_path)
-
-    def breaks(chunk, number):
-        raise KeyboardInterrupt
-
-    trainer.run(stop_after=1)
-    monkeypatch.setattr(trainer.loop, "train", breaks)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run()
-    assert steps_saved(tmp_path) == [1]
-
-
-def test_data_must_be_named_where_the_recipe_names_none():
-    with pytest.raises(ValueError, match="`data` must be given for recipe 'tiny'"):
-        load_run_data(FOLDER)
-
-
-def test_calibration_images_of_a_folder_sorted_by_class_are_mixed(tmp_path):
-    for part, count in (("train", 30), ("test", 2)):
-        for number, name in enumerate(("black", "white")):
-            folder = tmp_path / part / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(np.full((8, 8), 255 * number, np.uint8)).save(folder / f"{i}.png")
-    data = load_run_data(FOLDER.replace(calibration_images=32, held_out=10), f"folder:{tmp_path}")
-    assert set(data.calibration.labels[:8]) == {0, 1}
-    assert sorted(np.bincount(data.calibration.labels)) == [16, 16]
-
-
-def test_a_worker_asked_to_stop_trains_one_more_step_which_tells_the_others(
-    tmp_path, monkeypatch, eager
-):
-    trainer = Trainer(RECIPE, tmp_path)
-    train, asked = trainer.loop.train, []
-
-    def tells(chunk, number):
-        losses = train(chunk, number)
-        if number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        trainer.loop.stopped = bool(asked)
-        return losses
-
-    monkeypatch.setattr(trainer.loop, "stop", lambda: asked.append(trainer.step))
-    monkeypatch.setattr(trainer.loop, "train", tells)
-    assert trainer.run() == 4
-    assert (asked[0], trainer.interrupted) == (3, signal.SIGTERM)
-    assert steps_saved(tmp_path)[-1] == 4
-
-
-def test_a_trainer_that_was_stopped_goes_on_when_it_is_run_again(tmp_path, monkeypatch, eager):
-    trainer = Trainer(RECIPE, tmp_path)
-    train = trainer.loop.train
-
-    def interrupted(chunk, number):
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler's and a wrapper's: none is lost
-        return train(chunk, number)
-
-    monkeypatch.setattr(trainer.loop, "train", interrupted)
-    assert trainer.run() == 1
-    monkeypatch.setattr(trainer.loop, "train", train)
-    assert trainer.run(stop_after=3) == 3
-
-
-def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, eager):
-    trainer = Trainer(RECIPE, tmp_path)
-    train = trainer.loop.train
-
-    def breaks(chunk, number):
-        losses = train(chunk, number)
-        if number == 3:  # the last of an epoch, after its losses
-            trainer.loop._variables[0].assign(trainer.loop._variables[0] * np.nan)
-        return losses
-
-    monkeypatch.setattr(trainer.loop, "train", breaks)
-    with pytest.raises(FloatingPointError, match="is not finite after step 4, which is not saved"):
-        trainer.run()
-    assert steps_saved(tmp_path) == []
-
-
-def test_a_second_process_in_the_folder_is_refused_by_the_name_of_the_first(tmp_path):
-    with only_writer(tmp_path, "trained into"):
-        mine = f"being trained into by process {os.getpid()} on "
-        with pytest.raises(FolderInUse, match=mine):
-            Trainer(RECIPE, tmp_path).run()
-    with only_writer(tmp_path, "trained into"):
-        pass
-
-
 def test_checkpoints_are_made_by_the_clock_too(tmp_path, eager):
     Trainer(RECIPE.replace(checkpoint_minutes=1e-9), tmp_path).run(stop_after=3)
     assert steps_saved(tmp_path) == [1, 2, 3]
-
-
-def test_workers_that_differ_are_told_in_what(monkeypatch):
-    supernet = Supernet(TINY)
-    loop = TensorflowLoop(supernet, SandwichRule(TINY), keras.optimizers.SGD(), batch_size=2)
-    loop.require_alike({"step": 3, "weights": 5})
-    monkeypatch.setattr(loop, "gather", lambda values: np.stack([values, values + [0, 1]]))
-    with pytest.raises(ValueError, match=r"`weights` must be alike .* Received: \[5, 6\]"):
-        loop.require_alike({"step": 3, "weights": 5})

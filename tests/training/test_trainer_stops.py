@@ -1,0 +1,169 @@
+"""How a run ends before its time, and what it leaves then."""
+
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from trainer_case import (
+    FOLDER,
+    RECIPE,
+    TINY,
+    checkpoint,
+    records,
+    register,
+    steps_saved,
+    write_images,
+)
+
+import bignas_tf.training.run_data as run_data_module
+from bignas_tf.data import BrokenImageError, load_source
+from bignas_tf.files import FolderInUse, only_writer
+from bignas_tf.supernet import Supernet
+from bignas_tf.training.rule import SandwichRule
+from bignas_tf.training.tensorflow_loop import TensorflowLoop
+from bignas_tf.training.trainer import NonFiniteLossError, Trainer
+
+# Eager steps would draw tf.data's own warning that it is not run eagerly.
+pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+
+
+@pytest.fixture(autouse=True)
+def tiny_by_name(monkeypatch):
+    register(monkeypatch)
+
+
+def test_a_broken_image_stops_the_run_by_name_which_then_goes_on_without_it(
+    tmp_path, monkeypatch, eager
+):
+    data = write_images(tmp_path / "images", "ab", count=20)
+
+    def from_disk(name, **options):
+        return load_source(name, memory_limit_mb=0, **options)
+
+    monkeypatch.setattr(run_data_module, "load_source", from_disk)
+    trainer = Trainer(FOLDER, tmp_path / "run", data=data)
+    assert trainer.plan.steps_per_epoch == 8
+    step = 2  # the first that reads the broken file
+    broken = trainer.plan.split.paths[trainer.plan.indices(step)[0]]
+    with open(broken, "r+b") as file:
+        file.truncate(200)
+    with pytest.raises(BrokenImageError, match=broken):
+        trainer.run()
+    assert steps_saved(tmp_path / "run") == [step]
+    skipping = FOLDER.replace(on_bad_image="skip")
+    assert Trainer(skipping, tmp_path / "run", data=data).run(stop_after=3) == 3
+    (listed,) = json.loads((tmp_path / "run" / "bad_images.json").read_text())
+    assert listed == broken
+    Image.new("L", (8, 8)).save(broken)
+    assert Trainer(FOLDER, tmp_path / "run", data=data).run(stop_after=4) == 4
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path, monkeypatch, eager
+):
+    trainer = Trainer(RECIPE, tmp_path)
+    train = trainer.loop.train
+
+    def diverges(chunk, number):
+        (losses,) = train(chunk, number)
+        return [losses | {"random2": float("nan")} if number == 5 else losses]
+
+    monkeypatch.setattr(trainer.loop, "train", diverges)
+    with pytest.raises(NonFiniteLossError, match="random2 child is nan at step 5"):
+        trainer.run()
+    assert steps_saved(tmp_path) == [4]
+    assert records(tmp_path)[-1]["step"] == 5
+    arrays, _ = checkpoint(tmp_path, 4)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_huge_learning_rate_ends_in_a_loss_that_is_not_finite(tmp_path, eager):
+    recipe = RECIPE.replace(schedule={"kind": "cosine", "initial": 1e30})
+    with pytest.raises(NonFiniteLossError, match=r"child is (nan|inf) at step \d"):
+        Trainer(recipe, tmp_path).run()
+
+
+def test_an_error_within_a_step_never_saves_half_of_it(tmp_path, monkeypatch, eager):
+    trainer = Trainer(RECIPE, tmp_path)
+
+    def breaks(chunk, number):
+        raise KeyboardInterrupt
+
+    trainer.run(stop_after=1)
+    monkeypatch.setattr(trainer.loop, "train", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert steps_saved(tmp_path) == [1]
+
+
+def test_a_worker_asked_to_stop_trains_one_more_step_which_tells_the_others(
+    tmp_path, monkeypatch, eager
+):
+    trainer = Trainer(RECIPE, tmp_path)
+    train, asked = trainer.loop.train, []
+
+    def tells(chunk, number):
+        losses = train(chunk, number)
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        trainer.loop.stopped = bool(asked)
+        return losses
+
+    monkeypatch.setattr(trainer.loop, "stop", lambda: asked.append(trainer.step))
+    monkeypatch.setattr(trainer.loop, "train", tells)
+    assert trainer.run() == 4
+    assert (asked[0], trainer.interrupted) == (3, signal.SIGTERM)
+    assert steps_saved(tmp_path)[-1] == 4
+
+
+def test_a_trainer_that_was_stopped_goes_on_when_it_is_run_again(tmp_path, monkeypatch, eager):
+    trainer = Trainer(RECIPE, tmp_path)
+    train = trainer.loop.train
+
+    def interrupted(chunk, number):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler's and a wrapper's: none is lost
+        return train(chunk, number)
+
+    monkeypatch.setattr(trainer.loop, "train", interrupted)
+    assert trainer.run() == 1
+    monkeypatch.setattr(trainer.loop, "train", train)
+    assert trainer.run(stop_after=3) == 3
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, eager):
+    trainer = Trainer(RECIPE, tmp_path)
+    train = trainer.loop.train
+
+    def breaks(chunk, number):
+        losses = train(chunk, number)
+        if number == 3:  # the last of an epoch, after its losses
+            trainer.loop._variables[0].assign(trainer.loop._variables[0] * np.nan)
+        return losses
+
+    monkeypatch.setattr(trainer.loop, "train", breaks)
+    with pytest.raises(FloatingPointError, match="is not finite after step 4, which is not saved"):
+        trainer.run()
+    assert steps_saved(tmp_path) == []
+
+
+def test_a_second_process_in_the_folder_is_refused_by_the_name_of_the_first(tmp_path):
+    with only_writer(tmp_path, "trained into"):
+        mine = f"being trained into by process {os.getpid()} on "
+        with pytest.raises(FolderInUse, match=mine):
+            Trainer(RECIPE, tmp_path).run()
+    with only_writer(tmp_path, "trained into"):
+        pass
+
+
+def test_workers_that_differ_are_told_in_what(monkeypatch):
+    supernet = Supernet(TINY)
+    loop = TensorflowLoop(supernet, SandwichRule(TINY), keras.optimizers.SGD(), batch_size=2)
+    loop.require_alike({"step": 3, "weights": 5})
+    monkeypatch.setattr(loop, "gather", lambda values: np.stack([values, values + [0, 1]]))
+    with pytest.raises(ValueError, match=r"`weights` must be alike .* Received: \[5, 6\]"):
+        loop.require_alike({"step": 3, "weights": 5})
