@@ -110,7 +110,7 @@ def _sandwich(supernet: Any, children: dict[str, Any], images: Any) -> Step:
     varying = [term.genotype for term in terms if not term.recurs]
     tables = tuple(tf.constant(size_table(genotype)) for genotype in varying)
     resolutions = tuple(tf.constant(genotype["resolution"]) for genotype in varying)
-    arguments = (terms, stored, labels, tables, resolutions, 0)
+    arguments = (terms, (stored, labels), (tables, resolutions), 0)
     step = tf.function(lambda: loop.gradients(*arguments), autograph=False)
     return lambda: step()
 

@@ -164,10 +164,8 @@ class TensorflowLoop(TensorflowTerms):
         resolutions = np.asarray([[g["resolution"] for g in row] for row in varying], np.int32)
         with self._noticing():
             found = self._program(plans)(
-                inputs["images"],
-                inputs["labels"],
-                tf.constant(tables),
-                tf.constant(resolutions),
+                (inputs["images"], inputs["labels"]),
+                (tf.constant(tables), tf.constant(resolutions)),
                 tf.constant(step, tf.int32),
                 tf.constant(len(chunk)),
                 tf.constant(float(self._stopping)),
@@ -223,22 +221,18 @@ class TensorflowLoop(TensorflowTerms):
     def _run(
         self,
         terms: Sequence[Term],
-        images: Any,
-        labels: Any,
-        tables: Any,
-        resolutions: Any,
+        batches: Any,
+        varying: Any,
         step: Any,
         count: Any,
         stop: Any,
     ) -> dict[str, Any]:
         """`count` steps; losses by name, `(steps_per_call,)` each."""
-        varying = sum(not term.recurs for term in terms)
+        numbers = range(sum(not term.recurs for term in terms))
 
         def one(position: Any) -> dict[str, Any]:
-            at = tables[position], resolutions[position]
-            sizes = [[rows[number] for number in range(varying)] for rows in at]
-            inputs = images, labels, *sizes, step + position, position, stop
-            return self._distributed_step(terms, *inputs)
+            sizes = [[rows[position][number] for number in numbers] for rows in varying]
+            return self._distributed_step(terms, batches, sizes, step, position, stop)
 
         if self._steps_per_call == 1:
             return {name: value[None] for name, value in one(0).items()}
@@ -259,25 +253,22 @@ class TensorflowLoop(TensorflowTerms):
     def _distributed_step(
         self,
         terms: Sequence[Term],
-        images: Any,
-        labels: Any,
-        tables: Any,
-        resolutions: Any,
-        step: Any,
+        batches: Any,
+        varying: Any,
+        start: Any,
         position: Any,
         stop: Any,
     ) -> dict[str, Any]:
-        def replica_step(images: Any, labels: Any) -> dict[str, Any]:
-            gradients, losses = self.gradients(
-                terms, images[position], labels[position], tables, resolutions, step
-            )
+        def replica_step(*rows: Any) -> dict[str, Any]:
+            batch = [row[position] for row in rows]
+            gradients, losses = self.gradients(terms, batch, varying, start + position)
             pairs = zip(gradients, self._variables, strict=True)
             self._update([tf.zeros_like(v.value) if g is None else g for g, v in pairs])
             return {**losses, _STOP: tf.identity(stop)}
 
         if self._jit_compile:
             replica_step = tf.function(replica_step, autograph=False, jit_compile=True)
-        losses = self.layout.strategy.run(replica_step, args=(images, labels))
+        losses = self.layout.strategy.run(replica_step, args=batches)
         return {
             name: self.layout.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
             for name, value in losses.items()

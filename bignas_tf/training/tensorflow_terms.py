@@ -68,38 +68,32 @@ class TensorflowTerms(Loop):
         self._varying: dict[tuple, Any] = {}
 
     def gradients(
-        self,
-        terms: Sequence[Term],
-        images: Any,
-        labels: Any,
-        tables: Any,
-        resolutions: Any,
-        step: Any,
+        self, terms: Sequence[Term], batch: Any, varying: Any, step: Any
     ) -> tuple[Gradients, dict[str, Any]]:
         """Sum of the terms' gradients on this replica, and their losses by name.
 
         Args:
             terms: of the step.
-            images: uint8 `(batch, height, width, channels)`.
-            labels: int `(batch,)`, or probabilities `(batch, classes)`.
-            tables: a size table for each term that does not recur.
-            resolutions: its resolution, int32.
+            batch: images, uint8 `(batch, height, width, channels)`, and labels, int `(batch,)`,
+                or probabilities `(batch, classes)`.
+            varying: size tables and resolutions, int32, of the terms that do not recur.
             step: int32 scalar.
         """
+        images, labels = batch
         images = to_input_range(images, self.supernet.compute_dtype)
         total: Gradients = [None] * len(self._variables)
         losses: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
         if self.rule.teacher:
             outputs["teacher"] = tf.stop_gradient(self.rule.teacher(images))
-        varying = iter(zip(tables, resolutions, strict=True))
+        sizes = iter(zip(*varying, strict=True))
         for number, term in enumerate(terms):
             mask = self._dropout_mask(term, images, step, number)
             if term.recurs:
                 found = self._static_term(term, images, labels, outputs, mask)
             else:
                 compute = self._varying_term(term)
-                found = compute(images, labels, outputs, mask, *next(varying))
+                found = compute(images, labels, outputs, mask, *next(sizes))
             loss, logits, gradients = found
             total = _add(total, gradients)
             losses[term.name] = loss
