@@ -21,9 +21,11 @@ def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> 
     results.mkdir(parents=True, exist_ok=True)
     plots.mkdir(parents=True, exist_ok=True)
     main = _rows(workdir / "main")
-    if main:
-        _save(results, "main", main, workdir / "main")
-        _print("Main table", _main_lines(main))
+    for part in ("main", "averaged"):
+        rows = _rows(workdir / part)
+        if rows:
+            _save(results, part, rows, workdir / part)
+            _print(f"Children sliced, {part}", _main_lines(rows))
     compared: dict[str, list[Row]] = {}
     for part in ("finetuning", "alone"):
         compared[part] = _against_main(workdir, part)
