@@ -9,7 +9,14 @@ class DataError(ValueError):
     """A data argument, folder or data set that cannot be used as it is."""
 
 
-class BrokenImageError(DataError):
+class _ImageError(DataError):
+    def __init__(self, path: str | os.PathLike[str], reason: str):
+        super().__init__(os.fspath(path), reason)
+        self.path = os.fspath(path)
+        self.reason = reason
+
+
+class BrokenImageError(_ImageError):
     """An image file that cannot be decoded.
 
     Args:
@@ -17,27 +24,17 @@ class BrokenImageError(DataError):
         reason: what the decoder said.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reason: str):
-        super().__init__(os.fspath(path), reason)
-        self.path = os.fspath(path)
-        self.reason = reason
-
     def __str__(self) -> str:
         return f"Cannot decode image '{self.path}': {self.reason}"
 
 
-class UnreadableImageError(DataError):
+class UnreadableImageError(_ImageError):
     """An image that the disk or the network does not give: it may be a sound one.
 
     Args:
         path: the file.
         reason: what the system said.
     """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str):
-        super().__init__(os.fspath(path), reason)
-        self.path = os.fspath(path)
-        self.reason = reason
 
     def __str__(self) -> str:
         return (
