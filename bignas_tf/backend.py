@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
 from typing import Any
 
 from bignas_tf.checks import require_choice
+from bignas_tf.optional import require_package
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -29,7 +29,7 @@ def choose_backend(name: str) -> None:
 
     Raises:
         ValueError: for an unknown one, or if Keras has loaded with another.
-        ImportError: if JAX is wanted and not installed; says what to install.
+        ModuleNotFoundError: if JAX is wanted and not installed; says what to install.
     """
     require_choice("backend", name, BACKENDS)
     keras = sys.modules.get("keras")
@@ -40,8 +40,8 @@ def choose_backend(name: str) -> None:
                 f"Received: {name}"
             )
         return
-    if name == "jax" and importlib.util.find_spec("jax") is None:
-        raise ImportError("--backend=jax needs JAX: pip install 'bignas-tf[jax]'")
+    if name == "jax":
+        require_package("jax", "jax", "--backend=jax")
     os.environ["KERAS_BACKEND"] = name
     if name == "jax":
         _configure_jax()

@@ -152,13 +152,16 @@ class FolderInUse(ValueError):
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path, doing: str, name: str = ".lock") -> Iterator[None]:
+def only_writer(
+    folder: Path, doing: str, lock: Path | None = None, argument: str = "workdir"
+) -> Iterator[None]:
     """Refuses a second process that does the same in a folder, where the system has file locks.
 
     Args:
-        folder: that exists.
-        doing: what one process at a time does, such as `trained into`.
-        name: of the file in `folder` that is locked.
+        folder: that one process at a time writes to.
+        doing: what it does, such as `trained into`.
+        lock: file that is locked, in a folder that exists; `.lock` in `folder` by default.
+        argument: that the folder was given as.
 
     Raises:
         FolderInUse: naming the first process.
@@ -168,13 +171,13 @@ def only_writer(folder: Path, doing: str, name: str = ".lock") -> Iterator[None]
     except ImportError:  # pragma: no cover - not on Windows
         yield
         return
-    with (folder / name).open("a+") as file:
+    with (lock or folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise FolderInUse(
-                f"`workdir` must be {doing} by one process. Received: {folder}, which is "
+                f"`{argument}` must be {doing} by one process. Received: {folder}, which is "
                 f"being {doing} by {file.read().strip() or 'another'}"
             ) from None
         file.truncate(0)

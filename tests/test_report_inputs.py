@@ -36,7 +36,7 @@ def test_a_last_line_without_its_end_counts_only_if_it_is_whole(tmp_path, end, c
 DAMAGED = {
     "run.json": ("{", "must be JSON"),
     "run.select.json": ("{}", "`command` is missing"),
-    "log.jsonl": ('{"step": 1, "epoch": 1}\n{"step"\n{}\n', "line 2: not JSON"),
+    "log.jsonl": ('{"step": 1, "epoch": 1}\n{"step"\n{}\n', "Line 2 of "),
     "select/points.jsonl": (
         '{"genotype": {}, "mmacs": 1}\n',
         "line 1: `accuracy` is missing",

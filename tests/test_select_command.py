@@ -23,6 +23,7 @@ SPACE = get_space("digits")
 SMALL = measure(SPACE.smallest(), "mmacs")
 BUDGET = f"--budget=mmacs:{SMALL * 1.01:.6f}"
 EVERYTHING_THAT_IS_REFUSED = {
+    "no budget": [],
     "names": [BUDGET, "--names=a,b"],
     "a name twice": [f"{BUDGET},{SMALL * 2:.6f}", "--names=a,a"],
     "budget": [f"--budget=mmacs:{SMALL / 2:.6f}"],

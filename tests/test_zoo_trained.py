@@ -25,8 +25,8 @@ from commands_fixture import (
 
 from bignas_tf.commands.run_folder import load_run
 from bignas_tf.evaluation import prepared
+from bignas_tf.json_lines import read_lines
 from bignas_tf.search import front
-from bignas_tf.search.lines import read_lines
 from bignas_tf.training.state import load_trained
 from bignas_tf.zoo import presets as presets_module
 from bignas_tf.zoo import trained

@@ -29,6 +29,7 @@ import os
 from typing import Any
 
 from bignas_tf.backend import add_backend
+from bignas_tf.checks import require
 from bignas_tf.commands.run_folder import add_workdir
 from bignas_tf.commands.worker_arguments import (
     add_workers,
@@ -120,6 +121,8 @@ def main(arguments: Any) -> None:
         set_threads(arguments)
         evaluate_for_chief(*load_run(arguments))
         return
+    needed = "metric and limits, such as mmacs:5,8,12, unless `role` is worker"
+    require(arguments.budget is not None, "budget", needed, arguments.budget)
     fields = [field.name for field in dataclasses.fields(SearchOptions)]
     values = {name: getattr(arguments, name) for name in fields}
     options = SearchOptions.given({name: v for name, v in values.items() if v is not None})

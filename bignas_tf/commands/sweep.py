@@ -12,7 +12,8 @@
   }
 `set` are fields of the recipe as those of `bignas train`, for all variants; a variant adds
 its own and may name another `recipe` or other `data`. `children` are genotypes to measure in
-every run, `select` has the options of `bignas select`. All variants of the first seed come
+every run, `select` has the options of `bignas select` but --device, the workers' and --backend.
+All variants of the first seed come
 first. Each run is a folder like one of `bignas train`; after it the biggest, the smallest,
 the given and the selected children are measured on the test images, calibrated and with the
 biggest child's statistics instead. Then results.csv gets their rows (train_seconds: of all
@@ -26,19 +27,17 @@ Example:
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bignas_tf.checks import from_json, is_int, require
 from bignas_tf.commands.train import add_loop_options, loop_options
+from bignas_tf.termination import terminated_as_interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +107,9 @@ def read_plan(path: Path, data: str | None = None) -> Any:
     file = from_json(SweepFile, content, str(path))
     select = None
     if file.select is not None:
-        select = from_json(SearchOptions, file.select, "`select`")
+        select = SearchOptions.given(file.select)
+        shared = "left out in a sweep, whose runs share one `latency_table`"
+        require(select.device is None, "device", shared, select.device)
         names = select.children()
         others = (*ENDS, *file.children)
         taken = f"none of {', '.join(others)}, which are measured anyway"
@@ -155,23 +156,6 @@ def _require_keys(argument: str, given: Mapping[str, Any], allowed: set[str]) ->
     require(not unknown, argument, f"of keys among {', '.join(sorted(allowed))}", unknown)
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM the same as Ctrl-C, which a training run does for itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    old = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
-
-
 def main(arguments: Any) -> int:
     """Runs the command."""
     from bignas_tf.sweep import run_sweep
@@ -183,7 +167,7 @@ def main(arguments: Any) -> int:
     plan = read_plan(arguments.file, arguments.data)
     command = ["bignas", *sys.argv[1:]]
     try:
-        with _terminable():
+        with terminated_as_interrupted():  # a training run does it for itself
             done = run_sweep(plan, arguments.workdir, command=command, loop_options=options)
     except KeyboardInterrupt:
         done = False

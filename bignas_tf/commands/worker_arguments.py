@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from bignas_tf.checks import require, require_int
+from bignas_tf.optional import require_package
 from bignas_tf.search.chief import Chief
-from bignas_tf.search.packages import search_package
 from bignas_tf.search.worker import address
 
 ROLES = ("chief", "worker")
@@ -48,7 +48,7 @@ def chief_of(arguments: Any) -> Chief | None:
         few = "left out without `workers` of 2 or more"
         require(arguments.port is None, "port", few, arguments.port)
         return None
-    search_package("keras_tuner", "A search with many workers")
+    require_package("keras_tuner", "search", "A search with many workers")
     if arguments.role is None:
         port = 0 if arguments.port is None else arguments.port
         return Chief(port=port, workers=workers, command=_worker_command(arguments))

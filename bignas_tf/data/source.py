@@ -17,6 +17,7 @@ from bignas_tf.data.encoded import ON_BAD_IMAGE, BadImages
 from bignas_tf.data.errors import DataError
 from bignas_tf.data.split import Split, stratify
 from bignas_tf.data.streams import Stream
+from bignas_tf.optional import require_package
 
 _MANY = 20_000  # images that take so long that even a log file should show progress
 
@@ -172,8 +173,7 @@ def optional(module: str, extra: str, purpose: str) -> ModuleType:
         DataError: if it is not installed; the message names the extra.
     """
     try:
-        return importlib.import_module(module)
+        require_package(module.partition(".")[0], extra, purpose)
     except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise  # it is there; something that it needs itself is not
-        raise DataError(f'{purpose} needs: pip install "bignas-tf[{extra}]"') from error
+        raise DataError(str(error)) from error
+    return importlib.import_module(module)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import importlib.util
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 from bignas_tf.deploy.converter import ConversionError
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.saved_model import SIGNATURE, write_saved_model
+from bignas_tf.optional import require_package
 
 OPSET = 18  # ONNX Runtime reads it since 1.14
 
@@ -28,10 +28,7 @@ def require_onnx() -> None:
         ModuleNotFoundError: naming the first that is missing, and the way to install it.
     """
     for package in ("tf2onnx", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(
-                f"ONNX files need {package}: pip install 'bignas-tf[onnx]'", name=package
-            )
+        require_package(package, "onnx", "An ONNX file")
 
 
 def write_onnx(model: Any, path: str | os.PathLike[str]) -> None:

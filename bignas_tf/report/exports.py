@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from bignas_tf.report.fields import Fields, ReportError, read_json
+from bignas_tf.report.fields import Fields, ReportError, read_csv, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,34 +87,17 @@ def read_timings(path: Path) -> list[Timing]:
     Raises:
         ReportError: if it is damaged.
     """
-    if not path.is_file():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as text:
-            rows = csv.DictReader(text)
-            return [_timing(Fields(row, path, f"line {rows.line_num}")) for row in rows]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} is not CSV: {error}") from error
+    return [_timing(row) for row in read_csv(path)]
 
 
 def _timing(fields: Fields) -> Timing:
-    """One row, whose values are all strings."""
-
-    def number(key: str) -> float:
-        text = fields.text(key)
-        try:
-            value = float(text)
-        except ValueError:
-            raise fields.error(f"`{key}` must be a number", text) from None
-        return Fields({key: value}, fields.file, fields.where).number(key, 0)
-
     about = ("cpu", "cores", "load_1min", "system", "ai_edge_litert", "delegate", "date")
     return Timing(
         file=Path(fields.text("path")).name,
-        median_ms=number("median_ms"),
-        p95_ms=number("p95_ms"),
-        threads=int(number("threads")),
-        file_bytes=int(number("file_bytes")) if "file_bytes" in fields else None,
+        median_ms=fields.written("median_ms", 0),
+        p95_ms=fields.written("p95_ms", 0),
+        threads=int(fields.written("threads", 0)),
+        file_bytes=int(fields.written("file_bytes", 0)) if "file_bytes" in fields else None,
         sha256=(fields.text("sha256") or None) if "sha256" in fields else None,
         conditions={key: fields.text(key) for key in about if key in fields},
     )

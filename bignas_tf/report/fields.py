@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bignas_tf import files
+from bignas_tf.json_lines import read_lines
 
 
 class ReportError(ValueError):
@@ -71,6 +72,15 @@ class Fields:
             )
         return float(value)
 
+    def written(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number of `low` to `high` that is written as a string, as in CSV."""
+        text = self.text(key)
+        try:
+            value = float(text)
+        except ValueError:
+            raise self.error(f"`{key}` must be a number", text) from None
+        return Fields({key: value}, self.file, self.where).number(key, low, high)
+
     def share(self, key: str) -> float:
         """A number of 0 to 1, such as an accuracy."""
         return self.number(key, 0, 1)
@@ -126,24 +136,29 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Fields]:
-    """Reads a file of one JSON object per line.
-
-    A last line that lacks its end is what a killed process leaves: it is read if it is
-    whole, and otherwise left out.
+    """`bignas_tf.json_lines.read_lines` with an error of reports; none if there is no file.
 
     Raises:
-        ReportError: if any other line is no object.
+        ReportError: if it is damaged.
     """
-    lines = path.read_bytes().split(b"\n")
-    found = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise ReportError(f"{path}, line {number}: not JSON: {error}") from error
-        found.append(Fields(value, path, f"line {number}"))
-    return found
+    try:
+        records = read_lines(path)
+    except ValueError as error:
+        raise ReportError(str(error)) from error
+    return [Fields(record, path, f"line {n}") for n, record in enumerate(records, start=1)]
+
+
+def read_csv(path: Path) -> list[Fields]:
+    """Reads the rows of a CSV file, whose values are all strings; none if there is no file.
+
+    Raises:
+        ReportError: if it is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as text:
+            rows = csv.DictReader(text)
+            return [Fields(row, path, f"line {rows.line_num}") for row in rows]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ReportError(f"{path} is not CSV: {error}") from error

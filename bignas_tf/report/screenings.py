@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 
-from bignas_tf.report.fields import Fields, ReportError
+from bignas_tf.report.fields import Fields, read_csv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,35 +35,18 @@ def read_screenings(path: Path) -> list[Screened]:
     Raises:
         ReportError: if it is damaged.
     """
-    if not path.is_file():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as text:
-            rows = csv.DictReader(text)
-            return [_screened(Fields(row, path, f"line {rows.line_num}")) for row in rows]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} is not CSV: {error}") from error
+    return [_screened(row) for row in read_csv(path)]
 
 
 def _screened(fields: Fields) -> Screened:
-    """One row, whose values are all strings."""
-
-    def number(key: str, low: float, high: float = float("inf")) -> float:
-        text = fields.text(key)
-        try:
-            value = float(text)
-        except ValueError:
-            raise fields.error(f"`{key}` must be a number", text) from None
-        return Fields({key: value}, fields.file, fields.where).number(key, low, high)
-
     chose = fields.text("screened")
     if chose not in ("True", "False"):
         raise fields.error("`screened` must be True or False", chose)
     return Screened(
         phase=fields.text("phase"),
-        candidates=int(number("candidates", 0)),
-        evaluated=int(number("evaluated", 0)),
+        candidates=int(fields.written("candidates", 0)),
+        evaluated=int(fields.written("evaluated", 0)),
         chose=chose == "True",
-        tau=number("tau", -1, 1),
-        fresh_tau=number("fresh_tau", -1, 1) if fields.text("fresh_tau") else None,
+        tau=fields.written("tau", -1, 1),
+        fresh_tau=fields.written("fresh_tau", -1, 1) if fields.text("fresh_tau") else None,
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import sys
-import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -17,6 +15,7 @@ from tqdm import tqdm
 from bignas_tf.checks import require, require_int
 from bignas_tf.search.select import Search
 from bignas_tf.search.worker_processes import WorkerProcesses
+from bignas_tf.termination import terminated_as_interrupted
 
 LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.2
@@ -70,7 +69,7 @@ class Chief:
 
         oracle = StrategyOracle(search.points.space, search, search.points, search=name)
         with (
-            _terminated_as_interrupted(),
+            terminated_as_interrupted(),  # the workers are ended on the way out
             serving(oracle, self.ip, self.port) as port,
             WorkerProcesses(self.workers, self.command, self.ip, port) as processes,
             search.bar(progress) as bar,
@@ -138,20 +137,3 @@ def serving(oracle: Any, ip: str = LOOPBACK, port: int = 0) -> Iterator[int]:
     finally:
         server.stop(grace=1).wait()
         pool.shutdown()
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Makes SIGTERM what Ctrl-C is: the workers are ended on the way out."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    old = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)

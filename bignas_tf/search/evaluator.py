@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bignas_tf.checks import is_number, require
+from bignas_tf.json_lines import append_line, mend, read_lines, write_lines
 from bignas_tf.search.budget import measure
-from bignas_tf.search.lines import append_line, read_lines, write_lines
 from bignas_tf.spaces import Genotype, Space
 
 COSTS = ("mmacs", "params_m")
@@ -91,7 +91,7 @@ class Points:
     """What is known of every network: its metrics, its cost, and the file that keeps them.
 
     Genotypes that are the same network (equal `canonical`) share one line; of several in the
-    file the first counts. A last line that a kill left half-written is dropped.
+    file the first counts. A last line that a kill left half-written is dropped (`json_lines`).
 
     Args:
         space: of all genotypes.
@@ -117,6 +117,7 @@ class Points:
         self._path = None if path is None else Path(path)
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            mend(self._path)
             for record in read_lines(self._path):
                 self._load(record)
 

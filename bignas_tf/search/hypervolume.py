@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.checks import is_number, require
+from bignas_tf.optional import require_package
 from bignas_tf.search.objective import Objective, matrix
-from bignas_tf.search.packages import search_package
 
 
 def hypervolume(
@@ -39,7 +39,9 @@ def hypervolume(
         and the Strength Pareto Approach", IEEE TEVC 3(4), 1999.
     """
     corner = _corner(objectives, reference)
-    moocore = search_package("moocore", "The hypervolume")
+    require_package("moocore", "search", "The hypervolume")
+    import moocore
+
     maximise = [objective.maximised for objective in objectives]
     return float(moocore.hypervolume(matrix(points, objectives), ref=corner, maximise=maximise))
 
@@ -64,7 +66,9 @@ def hypervolume_curve(
         ModuleNotFoundError: without moocore.
     """
     corner = _corner(objectives, reference)
-    moocore = search_package("moocore", "The hypervolume")
+    require_package("moocore", "search", "The hypervolume")
+    import moocore
+
     maximise = [objective.maximised for objective in objectives]
     front = np.empty((0, len(objectives)))
     volume, curve = 0.0, []

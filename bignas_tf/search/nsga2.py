@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bignas_tf.checks import require, require_choice, require_int
+from bignas_tf.optional import require_package
 from bignas_tf.search.budget import Budget
 from bignas_tf.search.metrics import METRICS, measure
 from bignas_tf.search.objective import ACCURACY, Objective, default_objectives, matrix
-from bignas_tf.search.packages import search_package
 from bignas_tf.search.random_search import DRAWS, approach
 from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.spaces import Genotype, Space
@@ -35,7 +35,9 @@ def ranks_and_crowding(
     Raises:
         ModuleNotFoundError: without moocore.
     """
-    moocore = search_package("moocore", "NSGA-II")
+    require_package("moocore", "search", "NSGA-II")
+    import moocore
+
     ranks = moocore.pareto_rank(values, maximise=[each.maximised for each in objectives])
     distances = np.zeros(len(values))
     for rank in np.unique(ranks):
@@ -114,7 +116,7 @@ class NSGA2(RoundStrategy):
         children: int = 8,
         objectives: Sequence[Objective] | None = None,
     ) -> None:
-        search_package("moocore", "NSGA-II")  # before anything is evaluated
+        require_package("moocore", "search", "NSGA-II")  # before anything is evaluated
         require_int("evaluations", evaluations, low=max(1, len(budgets)))
         require_int("population", population, low=max(2, len(budgets)))
         require_int("children", children)

@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from bignas_tf.optional import require_package
 from bignas_tf.search.evaluator import Points
-from bignas_tf.search.packages import search_package
 from bignas_tf.spaces import Genotype, Space
 
-search_package("keras_tuner", "A search with many workers")
+require_package("keras_tuner", "search", "A search with many workers")
 
 import keras_tuner  # noqa: E402
 from keras_tuner.engine import trial as trial_module  # noqa: E402

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.checks import require, require_int
-from bignas_tf.search.packages import search_package
+from bignas_tf.optional import require_package
 from bignas_tf.spaces import Genotype, Space
 
 FOLDS = 5
@@ -40,7 +40,8 @@ class AccuracyPredictor:
     """
 
     def __init__(self, space: Space, seed: int = 0) -> None:
-        search_package("sklearn", "The accuracy predictor")  # before anything is evaluated
+        # Before anything is evaluated.
+        require_package("sklearn", "search", "The accuracy predictor")
         require_int("seed", seed, low=0)
         self._space = space
         # scikit-learn takes 32 bits.

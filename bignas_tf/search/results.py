@@ -18,6 +18,7 @@ from bignas_tf.search.objective import Objective, default_objectives
 from bignas_tf.search.pareto import front_of
 from bignas_tf.spaces import Space
 
+WEIGHTS, TABLE_OF = "weights.json", "latency"
 TRIALS, FRONT, SELECTED, SCREENINGS = "trials.csv", "front.csv", "selected", "screening.csv"
 FINISHED = "finished"
 _FOR_READERS = ("order", "spec", FINISHED)

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bignas_tf.files import only_writer, read_json, write_json
+from bignas_tf.latency_table import LatencyTable
 from bignas_tf.search.evaluator import Evaluator, Points
 from bignas_tf.search.latency import latency_from
+from bignas_tf.search.results import TABLE_OF, WEIGHTS
 from bignas_tf.search.search_options import SearchOptions
-from bignas_tf.search.select import POINTS, Search, select
+from bignas_tf.search.select import POINTS, Search, lock_of, select_alone
 from bignas_tf.spaces import Space
 
 if TYPE_CHECKING:
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
     from bignas_tf.training.run_data import RunData
     from bignas_tf.training.state import Trained
 
-WEIGHTS = "weights.json"
 CONDITIONS = "conditions"
-LOCK = ".select.lock"  # beside the folder, which is set aside by a search that starts anew
 SPLIT = "held-out training"
 STATE_EVERY = 8  # results of workers
 
@@ -67,7 +67,7 @@ def search_run(
             table, or for a table that cannot tell every latency.
         FolderInUse: if another process searches there.
     """
-    with only_writer(workdir, "searched", LOCK):
+    with only_writer(workdir, "searched", lock_of(workdir / "select")):
         return _search_alone(
             trained, data, options, workdir, overwrite, evaluator, chief, conditions
         )
@@ -99,9 +99,12 @@ def _search_alone(
             _held_out(trained, data)
             run = functools.partial(_run_workers, chief, space, json.dumps(identity), **given)
         else:
-            run = functools.partial(select, space, evaluator or _evaluator(trained, data), **given)
+            run = functools.partial(
+                select_alone, space, evaluator or _evaluator(trained, data), **given
+            )
         searched = identity | ({"latency_table": table.digest} if table else {})
-        with _search_folder(folder, searched, conditions, overwrite):
+        about = _about(table) if table else {}
+        with _search_folder(folder, searched, about, conditions, overwrite):
             return run()
 
 
@@ -149,6 +152,13 @@ def _identity(trained: Trained) -> dict[str, Any]:
     return {"checkpoint": trained.path.name, "crc32": checksum}
 
 
+def _about(table: LatencyTable) -> dict[str, Any]:
+    """What the latency is of, for readers of the folder."""
+    header = table.header
+    known = {name: header.get(name) for name in ("quantization", "threads", "device")}
+    return {TABLE_OF: {**known, "cpu": header.get("conditions", {}).get("cpu")}}
+
+
 def _check_weights(folder: Path, identity: dict[str, Any]) -> None:
     """Refuses to mix accuracies of other weights into a search."""
     if not (folder / POINTS).exists():
@@ -156,7 +166,8 @@ def _check_weights(folder: Path, identity: dict[str, Any]) -> None:
     known = folder / WEIGHTS
     searched = read_json(known) if known.is_file() else None
     if searched is not None:
-        searched.pop(CONDITIONS, None)
+        for name in (CONDITIONS, TABLE_OF):
+            searched.pop(name, None)
     if searched != identity:
         raise ValueError(
             f"The search in {folder} was made with another checkpoint or latency table; "
@@ -188,6 +199,7 @@ def _conditions(folder: Path, now: Mapping[str, Any] | None) -> dict[str, Any]:
 def _search_folder(
     folder: Path,
     identity: dict[str, Any],
+    about: dict[str, Any],
     conditions: Mapping[str, Any] | None,
     overwrite: bool,
 ) -> Iterator[None]:
@@ -199,7 +211,7 @@ def _search_folder(
     _check_weights(folder, identity)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / WEIGHTS, identity | _conditions(folder, conditions))
+        write_json(folder / WEIGHTS, identity | about | _conditions(folder, conditions))
         yield
     finally:
         _settle(folder, old)

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bignas_tf.checks import require, require_choice, require_int
+from bignas_tf.checks import from_json, require, require_choice, require_int
 from bignas_tf.deploy.schemes import POST_TRAINING
 from bignas_tf.latency_table import LatencyTable
+from bignas_tf.optional import require_package
 from bignas_tf.search.budget import Budget, check_feasible, parse_budgets
 from bignas_tf.search.coarse_to_fine import FINE_CANDIDATES, FINE_ROUNDS, CoarseToFine
 from bignas_tf.search.evolution import Evolution
@@ -20,7 +21,6 @@ from bignas_tf.search.latency import DEVICES, check_coverage, measured_table
 from bignas_tf.search.metrics import LATENCY
 from bignas_tf.search.nsga2 import NSGA2
 from bignas_tf.search.objective import Objective, parse_objectives
-from bignas_tf.search.packages import search_package
 from bignas_tf.search.random_search import RandomSearch
 from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.search.select import check_names
@@ -81,8 +81,9 @@ class SearchOptions:
         """Of the options that somebody gave, by name; the others are as by default.
 
         Raises:
-            ValueError: also for one that this search would not look at.
+            ValueError: also for an unknown one, or one that this search would not look at.
         """
+        found: SearchOptions = from_json(cls, options, "`select`")
         strategy = options.get("strategy", cls.strategy)
         for name in options:
             users = [each for each, names in OF_STRATEGIES.items() if name in names]
@@ -91,7 +92,7 @@ class SearchOptions:
                 require(strategy in users, name, allowed, options[name])
             if name in OF_DEVICE:
                 require("device" in options, name, "left out without `device`", options[name])
-        return cls(**options)
+        return found
 
     def budgets(self) -> list[Budget]:
         """One per child."""
@@ -143,9 +144,9 @@ class SearchOptions:
             ModuleNotFoundError: naming what is not.
         """
         if self.strategy == "nsga2":
-            search_package("moocore", "NSGA-II")
+            require_package("moocore", "search", "NSGA-II")
         if self.screen is not None:
-            search_package("sklearn", "The accuracy predictor")
+            require_package("sklearn", "search", "The accuracy predictor")
 
     def check_counted(self, space: Space) -> None:
         """Refuses limits that no child meets, of all metrics that need no latency table.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.checks import require, require_int
-from bignas_tf.files import write_json
+from bignas_tf.files import only_writer, write_json
 from bignas_tf.search.budget import Budget, check_feasible
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, Points, loss_of
 from bignas_tf.search.metrics import measure
@@ -45,7 +45,7 @@ def select(
     result so far as `selected/NAME.json`) and `state.json`. Called again after a kill it
     goes on from there; with `state.json` deleted it starts over but keeps what it
     evaluated. The folder belongs to one set of weights: accuracies of others are not told
-    apart.
+    apart; and to one process at a time, which locks `.NAME.lock` beside it.
 
     Args:
         space: of the children.
@@ -64,11 +64,45 @@ def select(
 
     Raises:
         ValueError: for an infeasible budget, unfit names, or a folder of another search.
+        FolderInUse: a ValueError, if another process searches there.
         RuntimeError: if the strategy ends without a child under some budget.
     """
     require_int("batch", batch)
     check_search(space, budgets, names)
-    cached = CachedEvaluator(evaluator, space, Path(folder) / POINTS)
+    path, lock = Path(folder), lock_of(Path(folder))
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(path, "searched", lock, "folder"):
+        return select_alone(
+            space,
+            evaluator,
+            budgets,
+            strategy=strategy,
+            folder=path,
+            batch=batch,
+            names=names,
+            progress=progress,
+        )
+
+
+def lock_of(folder: Path) -> Path:
+    """The file that a search locks: beside its folder, which `--overwrite` sets aside."""
+    place = folder.resolve()
+    return place.with_name(f".{place.name}.lock")
+
+
+def select_alone(
+    space: Space,
+    evaluator: Evaluator,
+    budgets: Sequence[Budget],
+    *,
+    strategy: Strategy,
+    folder: Path,
+    batch: int = 8,
+    names: Sequence[str] | None = None,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """`select` for a process that has locked the folder, or knows of no other."""
+    cached = CachedEvaluator(evaluator, space, folder / POINTS)
     search = Search(cached, budgets, strategy=strategy, folder=folder, names=names)
     with search.bar(progress) as bar:
         while genotypes := search.ask(batch):

@@ -60,7 +60,9 @@ def test_splits_and_fingerprints_of_digits_differ_by_seed_only():
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "sklearn.datasets", raising=False)
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(DataError, match=r'pip install "bignas-tf\[digits\]"'):
+    with pytest.raises(
+        DataError, match=r"Source 'digits' needs sklearn: pip install 'bignas-tf\[digits\]'"
+    ):
         load_source("digits", image_size=8)
 
 

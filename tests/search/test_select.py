@@ -10,6 +10,7 @@ import sys
 import pytest
 from landscapes import OneHeadSpace, noisy, tiny_space
 
+from bignas_tf.files import FolderInUse
 from bignas_tf.search import (
     Budget,
     CoarseToFine,
@@ -300,6 +301,25 @@ def test_the_folder_of_another_search_is_refused(tmp_path):
         search(tmp_path, STRATEGIES["random_search"])
     with pytest.raises(ValueError, match="A genotype of space 'digits' has the genes"):
         search(tmp_path, space=get_space("digits"), budgets=parse_budgets("mmacs:0.2"))
+
+
+def test_a_second_search_in_a_folder_is_refused_while_the_first_goes_on(tmp_path):
+    seen = []
+
+    def accuracy(genotype):
+        if not seen:
+            with pytest.raises(
+                FolderInUse, match="`folder` must be searched by one .*process"
+            ) as e:
+                search(tmp_path / "searched")
+            seen.append(str(e.value))
+            search(tmp_path / "another")
+        return noisy(genotype)
+
+    search(tmp_path / "searched", evaluator=TabularEvaluator(accuracy))
+    assert str(tmp_path / "searched") in seen[0]
+    assert contents(tmp_path / "searched") == contents(tmp_path / "another")
+    search(tmp_path / "searched")  # it is over
 
 
 def test_a_strategy_that_leaves_a_budget_without_a_child_is_an_error(tmp_path):
