@@ -1,7 +1,7 @@
 """Times the TFLite files of a folder in turns, in one process, on orders from `block_latency`.
 
 Run as `python -m bignas_tf.deploy.block_worker FOLDER THREADS DELEGATE`; the protocol is that
-of `latency_worker`. In a network a block finds its input in the cache, fresh from the block
+of `timing_orders`. In a network a block finds its input in the cache, fresh from the block
 before, and its weights wherever the other blocks have left them. So do files that take turns
 in one process, each with its input written just before.
 
@@ -11,8 +11,6 @@ count, which stretches a whole network, that is interrupted, more than a block, 
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bignas_tf.deploy.interpreter import delegated_parts, load_interpreter
-from bignas_tf.deploy.latency_worker import peak_rss_mb, random_input
+from bignas_tf.deploy.timing_orders import random_input, serve
 
 
 class Turns:
@@ -66,30 +64,5 @@ class Turns:
         return self._clock() - start
 
 
-def serve(folder: str, threads: int, delegate: str) -> None:
-    """Loads the files, says so, and answers orders until stdin closes."""
-    # Native libraries may print to stdout: answers get a descriptor of their own.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    turns = Turns(folder, threads, delegate)
-    print(json.dumps({"parts": turns.parts}), file=answers, flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
-        durations = turns.round(order["warmup"], order["runs"])
-        answer = {"nanoseconds": durations, "peak_rss_mb": peak_rss_mb()}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-def main(arguments: list[str]) -> int:
-    """Serves, or says in one line why not; returns the exit status."""
-    folder, threads, delegate = arguments
-    try:
-        serve(folder, int(threads), delegate)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(sys.argv[1:], Turns))

@@ -18,7 +18,7 @@ class Worker:
 
     Args:
         path: str, the `.tflite` file.
-        process: `latency_worker`, its pipes open.
+        process: `latency_worker` or another that serves `timing_orders`, its pipes open.
         log: what its stderr goes to.
     """
 

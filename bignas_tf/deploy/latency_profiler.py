@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.deploy.interpreter import load_interpreter
-from bignas_tf.deploy.latency_worker import random_input
 from bignas_tf.deploy.op_profile import parse_profile
+from bignas_tf.deploy.timing_orders import random_input
 
 _CPU = 1  # LiteRtHwAccelerators
 _WRITE = 1  # LiteRtTensorBufferLockMode

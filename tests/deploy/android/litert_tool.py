@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bignas_tf.deploy.interpreter import load_interpreter
-from bignas_tf.deploy.latency_worker import peak_rss_mb, random_input, timed
+from bignas_tf.deploy.latency_worker import timed
+from bignas_tf.deploy.timing_orders import peak_rss_mb, random_input
 
 USAGE = "usage: benchmark_model <flags>\nFlags:\n" + "".join(
     f"\t--{name}=\t\toptional\t\n"
