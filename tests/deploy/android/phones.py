@@ -1,9 +1,11 @@
 """Devices for `adb_stand_in.py`, and files to measure on them."""
 
+import csv
 import marshal
 import os
 import struct
 import sys
+import time
 from pathlib import Path
 
 PROPERTIES = {
@@ -95,3 +97,22 @@ def model_file(path):
     """A file that looks like TFLite to whoever does not run it."""
     path.write_bytes(b"\x1c\0\0\0TFL3" + path.name.encode())
     return path
+
+
+def rows_of(path):
+    """The rows of a CSV file, if it is there."""
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+def ended(phones, serial):
+    """Whether the tool that hung on a device is gone, or goes within some seconds."""
+    number = int((phones.home / serial / "hanging").read_text())
+    for _ in range(50):
+        try:
+            os.kill(number, 0)
+            if open(f"/proc/{number}/stat").read().split()[2] == "Z":
+                return True  # its parent died before it
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.1)
+    return False
