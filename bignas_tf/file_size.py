@@ -2,7 +2,7 @@
 
 A file is its weights, with batch norm folded into the convolutions, plus what it takes to
 describe each tensor and, where tensors are quantized, each scale. The constants below were
-fitted to files that TensorFlow 2.21 wrote; tests/deploy/test_block_latency.py holds them to
+fitted to files that TensorFlow 2.21 wrote; tests/deploy/test_block_files.py holds them to
 files that the installed one writes.
 """
 
