@@ -11,7 +11,8 @@ thread's CPU time, lower quartile), which says how good the sum of blocks is; an
 `bignas benchmark` does (time, median, a process each, all in turns), which is what a user
 sees. Reports for each way the mean relative error of the prediction, its bias, and Kendall's tau
 between predicted and measured; tau between the two sessions is the noise ceiling, which no
-prediction can be expected to pass. Quantization and threads are the table's, the machine has to
+prediction can be expected to pass. `bignas report --latency_prediction=prediction.csv` draws
+them. Quantization and threads are the table's, the machine has to
 be. Stopped and started again it goes on: converted files stay in --cache, finished sessions in
 --json. Let nothing else run meanwhile.
 """
@@ -43,7 +44,6 @@ flags.DEFINE_integer("runs", 10, "Timed invocations per turn.", lower_bound=1)
 flags.DEFINE_integer("warmup", 3, "Untimed invocations per turn.", lower_bound=0)
 
 SESSIONS = 2
-WAYS = {"table": "in tables", "benchmark": "by `bignas benchmark`"}
 
 
 def children(space: Any, known: Sequence[Any]) -> list[Any]:
@@ -110,28 +110,12 @@ def as_in_tables(paths: Sequence[Path], threads: int) -> list[float]:
     return found
 
 
-def result(predicted: np.ndarray, first: Sequence[float], second: Sequence[float]) -> dict:
-    """How well the prediction does in one way of measuring, and how well it could."""
-    from bignas_tf.search.predictor import kendall_tau
-
-    one, other = np.array(first), np.array(second)
-    measured = (one + other) / 2
-    errors = np.abs(predicted / measured - 1)
-    return {
-        "mean_error": float(errors.mean()),
-        "largest_error": float(errors.max()),
-        "bias": float((predicted / measured - 1).mean()),
-        "kendall_tau": kendall_tau(predicted, measured),
-        "noise_ceiling_tau": kendall_tau(one, other),
-        "noise_error": float(np.abs(one / other - 1).mean()),
-    }
-
-
 def rows(
     table: Any, genotypes: Sequence[Any], predicted: np.ndarray, sessions: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """One per child."""
     from bignas_tf.latency_table import blocks_of
+    from bignas_tf.search.latency_agreement import WAYS
 
     return [
         {
@@ -150,11 +134,9 @@ def rows(
 
 def text(way: str, head: str, found: dict[str, float]) -> str:
     """A result in words."""
-    return (
-        f"{head}, measured as {WAYS[way]}: mean error {found['mean_error']:.1%}, bias "
-        f"{found['bias']:+.1%}, Kendall's tau {found['kendall_tau']:.3f} (two measurements: "
-        f"{found['noise_ceiling_tau']:.3f}, {found['noise_error']:.1%})"
-    )
+    from bignas_tf.search.latency_agreement import WAYS, in_words
+
+    return f"{head}, measured {WAYS[way]}: {in_words(found)}"
 
 
 def draw(predicted: np.ndarray, measured: np.ndarray, text: str, path: Path) -> None:
@@ -212,6 +194,7 @@ def main(argv: list[str]) -> None:
     from bignas_tf.files import write_json
     from bignas_tf.latency_table import LatencyTable
     from bignas_tf.machine import cpu_model
+    from bignas_tf.search.latency_agreement import WAYS, agreement
     from bignas_tf.spaces import get_space
 
     table = LatencyTable.read(FLAGS.table)
@@ -233,7 +216,7 @@ def main(argv: list[str]) -> None:
     sessions = found["sessions"][:SESSIONS]
     found["sum_of_blocks"] = {"offset_ms": table.offset_ms, "scale": table.scale}
     found["table_error"] = table.leave_one_out_error
-    found["result"] = {way: result(predicted, *(s[way] for s in sessions)) for way in WAYS}
+    found["result"] = {way: agreement(predicted, [s[way] for s in sessions]) for way in WAYS}
     found["rows"] = rows(table, genotypes, predicted, sessions)
     write_json(FLAGS.json, found)
     head = f"{space.name} at {FLAGS.resolution} px, {len(genotypes)} children, {quantization}, "

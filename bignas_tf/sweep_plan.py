@@ -132,4 +132,4 @@ def _check_run(recipe: Recipe, data: RunData, plan: SweepPlan, devices: int) -> 
     if plan.select:
         low = "at least 1 where there is `select`"
         require(recipe.held_out > 0, "held_out", low, recipe.held_out)
-        plan.select.new_strategy(space)
+        plan.select.check(space)

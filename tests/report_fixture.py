@@ -267,5 +267,5 @@ class Page(HTMLParser):
             pass
 
 
-def page_of(folder) -> Page:
-    return Page(write_report(folder).read_text(encoding="utf-8"))
+def page_of(folder, **options) -> Page:
+    return Page(write_report(folder, **options).read_text(encoding="utf-8"))

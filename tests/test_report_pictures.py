@@ -101,6 +101,44 @@ def test_a_point_off_the_scale_has_no_target(tmp_path):
     assert drawn == 244 - int(below)
 
 
+def test_accuracy_is_drawn_over_what_else_was_limited_with_a_front_of_its_own(tmp_path):
+    write_minimal_run(tmp_path)  # `s` has a limit in size_mb_int8
+    points = [
+        point(mmacs, accuracy, resolution=resolution)
+        for resolution, mmacs, accuracy in (
+            (20, 0.5, 0.9),
+            (21, 0.25, 0.91),
+            (22, 0.75, 0.93),
+            (CHILDREN["s"]["resolution"], 0.3, 0.955),
+            (23, 0.125, 0.9),
+        )
+    ]
+    dump_lines(tmp_path / "select" / "points.jsonl", points)
+    sizes = "size_mb_int8,order\n0.1,1\n0.3,2\n0.2,3\n0.4,4\n,5\n"
+    (tmp_path / "select" / "trials.csv").write_text(sizes)
+    text = " ".join(page_of(tmp_path).text.split())
+    assert "over size_mb_int8 of 4 evaluated children; dotted: the limits." in text
+    assert "1 whose size_mb_int8 is not known are left out." in text
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    over_macs, over_size = (
+        {
+            title.partition(" MMACs")[0]: (kind, float(x))
+            for kind, x, _, title in CIRCLE.findall(svg)
+        }
+        for svg in html.split('<svg class="targets"')[1:]
+    )
+    assert {name: kind for name, (kind, _) in over_macs.items()} == {
+        "0.125": "front", "0.25": "front", "s: 0.3": "selected", "0.5": "other", "0.75": "other"
+    }  # fmt: skip
+    assert {name: kind for name, (kind, _) in over_size.items()} == {
+        "0.5": "front", "0.75": "front", "0.25": "other", "s: 0.3": "selected"
+    }  # fmt: skip
+    places = [over_size[name][1] for name in ("0.5", "0.75", "0.25", "s: 0.3")]
+    steps = [after - before for before, after in zip(places, places[1:], strict=False)]
+    assert min(steps) > 0  # 0.1, 0.2, 0.3 and 0.4 MB
+    assert max(steps) - min(steps) <= 0.21
+
+
 def test_a_child_is_drawn_block_by_block(tmp_path):
     write_minimal_run(tmp_path)
     small = {**genotype(8), "stage2_depth": 1, "stage2_width": 24}

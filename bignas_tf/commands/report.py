@@ -17,10 +17,17 @@ def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
     parser.add_argument("--output", type=Path, help="file to write (default: report.html there)")
+    parser.add_argument(
+        "--latency_prediction",
+        type=Path,
+        help="CSV or JSON of benchmarks/latency_prediction.py, to draw (default: "
+        "latency_prediction.csv there, if there is one)",
+    )
 
 
 def main(arguments: Any) -> None:
     """Runs the command."""
     from bignas_tf.report import write_report
 
-    print(f"report: {write_report(arguments.workdir, arguments.output)}")
+    path = write_report(arguments.workdir, arguments.output, arguments.latency_prediction)
+    print(f"report: {path}")

@@ -72,6 +72,10 @@ class Fields:
             )
         return float(value)
 
+    def given(self, key: str) -> bool:
+        """Whether there is a string that is not empty, as in CSV."""
+        return key in self and self.text(key) != ""
+
     def written(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
         """A finite number of `low` to `high` that is written as a string, as in CSV."""
         text = self.text(key)

@@ -54,7 +54,7 @@ def draw_front(run: Run) -> Picture:
         return Picture(
             svg(figure, "front", _description(run)),
             _notes(run, scale),
-            draw_targets(axes, run, scale.low, scale.high),
+            draw_targets(axes, run, run.front, scale.low, scale.high),
         )
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from bignas_tf.report.exports import ExportedFile, Timing, read_exported, read_timings
-from bignas_tf.report.fields import Fields, ReportError, read_json, read_json_lines
+from bignas_tf.report.fields import Fields, ReportError, read_csv, read_json, read_json_lines
+from bignas_tf.report.predictions import (
+    PredictedFor,
+    Prediction,
+    read_predicted_for,
+    read_predictions,
+)
 from bignas_tf.report.screenings import Screened, read_screenings
+from bignas_tf.search.metrics import LATENCY
 from bignas_tf.search.pareto import front
+from bignas_tf.search.results import TRIALS, WEIGHTS
 from bignas_tf.spec import NetworkSpec
+
+PREDICTIONS = "latency_prediction.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Point:
         accuracy: share of held-out images.
         phase: of the search; may be empty.
         genotype: value by gene.
-        figures: what else was measured, by name, where it is finite.
+        figures: what else was measured or limited, by name, where it is finite.
     """
 
     number: int
@@ -63,10 +74,14 @@ class Point:
     genotype: dict[str, int]
     figures: dict[str, float]
 
+    def cost(self, name: str) -> float | None:
+        """Its MMACs or another figure; None if that is not known."""
+        return self.mmacs if name == "mmacs" else self.figures.get(name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Selected:
-    """A child that the selection chose."""
+    """A child that the selection chose; `latency_ms`, predicted, where that was limited."""
 
     name: str
     budget: dict[str, float]
@@ -76,6 +91,7 @@ class Selected:
     mmacs: float
     params_m: float
     accuracy: float
+    latency_ms: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +131,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder. Of what is not there the collections are empty, `evaluation` None.
+    """A run folder. Of what is not there the collections are empty, all else None.
 
     `outdated` names what is left out: figures of a child that had another genotype.
     """
@@ -130,14 +146,18 @@ class Run:
     evaluation: Evaluation | None
     files: list[ExportedFile]
     timings: list[Timing]
+    predictions: list[Prediction]
+    predicted_for: PredictedFor | None
     outdated: list[str]
 
 
-def read_run(workdir: Path) -> Run:
+def read_run(workdir: Path, predictions: Path | None = None) -> Run:
     """Reads everything in a run folder that the report shows.
 
     Args:
         workdir: the folder. `run.json` and the files of `select/selected` must be there.
+        predictions: latency predicted and measured; None for `PREDICTIONS` in the folder, if
+            that is there.
 
     Returns:
         The run.
@@ -151,8 +171,11 @@ def read_run(workdir: Path) -> Run:
         if not (workdir / needed).exists():
             raise ReportError(f"{workdir / needed} is missing; `bignas {command}` writes it")
     selected = _selected(workdir / "select" / "selected")
-    points = _points(workdir / "select" / "points.jsonl")
+    limited = dict.fromkeys(name for child in selected for name in child.budget)
+    points = _points(workdir / "select", limited)
     evaluation = _evaluation(workdir / "evaluation.json")
+    inside = workdir / PREDICTIONS
+    drawn = predictions or (inside if inside.is_file() else None)
     files = [read_exported(path) for path in sorted(workdir.glob("*.tflite"))]
     chosen = {child.name: child.genotype for child in selected}
 
@@ -168,19 +191,17 @@ def read_run(workdir: Path) -> Run:
         workdir=workdir,
         records=_records(workdir),
         selected=selected,
-        log=[_log_line(line) for line in _lines(workdir / "log.jsonl")],
+        log=[_log_line(line) for line in read_json_lines(workdir / "log.jsonl")],
         points=points,
         front=_front(points),
         screenings=read_screenings(workdir / "select" / "screening.csv"),
         evaluation=evaluation,
         files=[file for file in files if file.name not in outdated],
         timings=read_timings(workdir / "benchmark.csv"),
+        predictions=read_predictions(drawn) if drawn else [],
+        predicted_for=read_predicted_for(workdir / "select" / WEIGHTS),
         outdated=outdated,
     )
-
-
-def _lines(path: Path) -> list[Fields]:
-    return read_json_lines(path) if path.is_file() else []
 
 
 def _records(workdir: Path) -> list[Record]:
@@ -216,8 +237,15 @@ def _log_line(fields: Fields) -> LogLine:
     return LogLine(fields.number("epoch", 0), {name: fields.logged(name) for name in names})
 
 
-def _points(path: Path) -> list[Point]:
-    return [_point(number, line) for number, line in enumerate(_lines(path), start=1)]
+def _points(folder: Path, limited: Iterable[str]) -> list[Point]:
+    """The evaluations, with what was limited, which is in the table that people read."""
+    lines = enumerate(read_json_lines(folder / "points.jsonl"), start=1)
+    points = [_point(number, line) for number, line in lines]
+    for point, row in zip(points, read_csv(folder / TRIALS), strict=False):
+        known = {"mmacs", *point.figures}
+        names = [name for name in limited if name not in known and row.given(name)]
+        point.figures.update({name: row.written(name, 0) for name in names})
+    return points
 
 
 def _point(number: int, fields: Fields) -> Point:
@@ -261,6 +289,7 @@ def _selected(folder: Path) -> list[Selected]:
             mmacs=fields.number("mmacs", 0),
             params_m=fields.number("params_m", 0),
             accuracy=fields.share("accuracy"),
+            latency_ms=fields.number(LATENCY, 0) if LATENCY in fields else None,
         )
     return list(found.values())
 

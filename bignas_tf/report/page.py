@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import importlib.resources
 import importlib.util
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.files import check_output, staged
+from bignas_tf.optional import require_package
 from bignas_tf.report.inputs import Record, Run, read_run
 from bignas_tf.report.tables import (
     children_table,
@@ -28,7 +28,9 @@ _CLASSES = 20  # names of classes that the page spells out
 
 
 def write_report(
-    workdir: str | os.PathLike[str], output: str | os.PathLike[str] | None = None
+    workdir: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    latency_prediction: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Writes one self-contained HTML page about a run.
 
@@ -41,6 +43,8 @@ def write_report(
             at least.
         output: the `.html` file to write, `report.html` in `workdir` by default. An older
             one is replaced.
+        latency_prediction: CSV or JSON of `benchmarks/latency_prediction.py`, to draw; by
+            default `latency_prediction.csv` in `workdir`, if there is one.
 
     Returns:
         The page's path.
@@ -52,7 +56,7 @@ def write_report(
         ModuleNotFoundError: if matplotlib or jinja2 is not installed.
     """
     _require_packages()
-    run = read_run(Path(workdir))
+    run = read_run(Path(workdir), None if latency_prediction is None else Path(latency_prediction))
     path = run.workdir / "report.html" if output is None else Path(output)
     if path.suffix != ".html":
         raise ValueError(f"`output` must end in .html. Received: {path}")
@@ -65,21 +69,18 @@ def write_report(
 
 def _require_packages() -> None:
     for package in ("jinja2", "matplotlib"):
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f'the report needs {package}: pip install "bignas-tf[report]"', name=package
-            ) from error
+        require_package(package, "report", "The report")
 
 
 def _page(run: Run) -> str:
     import jinja2
 
     from bignas_tf.report.child_picture import draw_children
+    from bignas_tf.report.cost_plot import draw_costs
     from bignas_tf.report.drawing import PALETTE
     from bignas_tf.report.front_plot import draw_front
     from bignas_tf.report.hypervolume_plot import draw_hypervolume
+    from bignas_tf.report.latency_plot import draw_latency
     from bignas_tf.report.training_plot import draw_training
 
     template = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
@@ -92,6 +93,7 @@ def _page(run: Run) -> str:
         title=f"BigNAS run: {run.workdir.resolve().name}",
         summary=_summary(run),
         front=draw_front(run) if run.selected or run.points or run.front else None,
+        costs=draw_costs(run),
         hypervolume=draw_hypervolume(run.points),
         screening=screening_table(run) if run.screenings else None,
         children=children_table(run) if run.selected else None,
@@ -99,6 +101,7 @@ def _page(run: Run) -> str:
         genotypes=genotype_table(run) if run.selected else None,
         files=files_table(run) if run.files else None,
         timing=_timing_conditions(run),
+        latency=draw_latency(run.predictions),
         training=draw_training(run.log),
         distilled=run.records[0].recipe.get("distillation") is True,
         evaluation=run.evaluation,
@@ -208,7 +211,7 @@ def _missing(run: Run) -> dict[str, tuple[str, str]]:
     }
     if run.points and importlib.util.find_spec("moocore") is None:
         text = "The course of the hypervolume is not drawn without moocore"
-        missing["hypervolume"] = text, 'pip install "bignas-tf[search]"'
+        missing["hypervolume"] = text, "pip install 'bignas-tf[search]'"
     return missing
 
 

@@ -48,5 +48,5 @@ def _screened(fields: Fields) -> Screened:
         evaluated=int(fields.written("evaluated", 0)),
         chose=chose == "True",
         tau=fields.written("tau", -1, 1),
-        fresh_tau=fields.written("fresh_tau", -1, 1) if fields.text("fresh_tau") else None,
+        fresh_tau=fields.written("fresh_tau", -1, 1) if fields.given("fresh_tau") else None,
     )

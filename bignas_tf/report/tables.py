@@ -253,9 +253,20 @@ def files_table(run: Run) -> Table:
     builder.figures("same top class", lambda row: _agreement(row[0]))
     builder.number("median (ms)", lambda row: _plain(row[1], "median_ms"))
     builder.number("p95 (ms)", lambda row: _plain(row[1], "p95_ms"))
+    builder.number("predicted (ms)", lambda row: _predicted(run, *row))
     builder.number("threads", lambda row: _plain(row[1], "threads"), 0)
     order = _order(run)
     return builder.table(lambda row: order.get(row[0].child, len(order)))
+
+
+def _predicted(run: Run, file: ExportedFile, timing: Timing | None) -> float | None:
+    """What the search's table says, for times of such files on the machine of the table."""
+    found = {child.name: child.latency_ms for child in run.selected}
+    about = run.predicted_for
+    if about is None or timing is None or file.quantization != about.quantization:
+        return None
+    same = (timing.threads, timing.conditions.get("cpu")) == (about.threads, about.cpu)
+    return found.get(file.child) if same else None
 
 
 def _by_child(run: Run) -> list[ExportedFile]:

@@ -19,12 +19,14 @@ class _Target:
     """A child at its place: `kind` is `selected`, `front` or `other`."""
 
     kind: str
-    mmacs: float
+    cost: float
     accuracy: float
     text: str
 
 
-def draw_targets(axes: Axes, run: Run, low: float, high: float) -> Markup:
+def draw_targets(
+    axes: Axes, run: Run, front: Sequence[Point], low: float, high: float, cost: str = "mmacs"
+) -> Markup:
     """An SVG of invisible circles that covers the plot's picture exactly.
 
     A circle's title is what a browser shows on hovering; the page's script shows it nicer,
@@ -33,17 +35,19 @@ def draw_targets(axes: Axes, run: Run, low: float, high: float) -> Markup:
     Args:
         axes: of the plot, its layout final.
         run: the run.
+        front: the points along which the keys go.
         low: accuracy in percent where the plot begins.
         high: accuracy in percent where the plot ends.
+        cost: what the plot has on its other axis; points without it have no circle.
     """
     figure = axes.get_figure(root=True)
     if figure is None:
         raise ValueError("`axes` must belong to a figure. Received: axes without one")
     width, height = figure.get_size_inches() * 72
     circles = []
-    for target in _targets(run):
+    for target in _targets(run, front, cost):
         if low <= 100 * target.accuracy <= high:
-            place = axes.transData.transform((target.mmacs, 100 * target.accuracy))
+            place = axes.transData.transform((target.cost, 100 * target.accuracy))
             x, y = (place * 72 / figure.dpi).tolist()
             circles.append(
                 f'<circle class="{target.kind}" cx="{x:.1f}" cy="{height - y:.1f}" '
@@ -57,19 +61,21 @@ def draw_targets(axes: Axes, run: Run, low: float, high: float) -> Markup:
     )
 
 
-def _targets(run: Run) -> list[_Target]:
-    """Children by ascending MMACs; the front's and the chosen ones are on top."""
+def _targets(run: Run, front: Sequence[Point], cost: str) -> list[_Target]:
+    """Children by ascending cost; the front's and the chosen ones are on top."""
     names: dict[tuple, list[str]] = {}
     for child in run.selected:
         names.setdefault(tuple(child.genotype.items()), []).append(child.name)
-    front = {point.number for point in run.front}
+    best = {point.number for point in front}
     found = []
     for point in run.points:
         chosen = names.get(tuple(point.genotype.items()), [])
-        kind = "selected" if chosen else "front" if point.number in front else "other"
-        found.append(_Target(kind, point.mmacs, point.accuracy, _text(point, chosen)))
+        kind = "selected" if chosen else "front" if point.number in best else "other"
+        place = point.cost(cost)
+        if place is not None:
+            found.append(_Target(kind, place, point.accuracy, _text(point, chosen)))
     order = ("other", "front", "selected")
-    return sorted(found, key=lambda target: (order.index(target.kind), target.mmacs))
+    return sorted(found, key=lambda target: (order.index(target.kind), target.cost))
 
 
 def _text(point: Point, chosen: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from bignas_tf.search.budget import (
     check_feasible,
     parse_budgets,
 )
+from bignas_tf.search.choice import check_names, choose
 from bignas_tf.search.coarse_to_fine import CoarseToFine, skeletons
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, Points, TabularEvaluator
 from bignas_tf.search.evolution import Evolution
@@ -19,7 +20,7 @@ from bignas_tf.search.predictor import AccuracyPredictor
 from bignas_tf.search.random_search import RandomSearch
 from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.search.screening import Screening
-from bignas_tf.search.select import Search, check_names, choose, select
+from bignas_tf.search.select import Search, select
 from bignas_tf.search.strategy import Strategy
 
 __all__ = [

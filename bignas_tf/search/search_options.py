@@ -15,15 +15,15 @@ from bignas_tf.deploy.schemes import POST_TRAINING
 from bignas_tf.latency_table import LatencyTable
 from bignas_tf.optional import require_package
 from bignas_tf.search.budget import Budget, check_feasible, parse_budgets
+from bignas_tf.search.choice import check_names
 from bignas_tf.search.coarse_to_fine import FINE_CANDIDATES, FINE_ROUNDS, CoarseToFine
 from bignas_tf.search.evolution import Evolution
-from bignas_tf.search.latency import DEVICES, check_coverage, measured_table
+from bignas_tf.search.latency import DEVICES, check_coverage, latency_from, measured_table
 from bignas_tf.search.metrics import LATENCY
 from bignas_tf.search.nsga2 import NSGA2
 from bignas_tf.search.objective import Objective, parse_objectives
 from bignas_tf.search.random_search import RandomSearch
 from bignas_tf.search.round_strategy import RoundStrategy
-from bignas_tf.search.select import check_names
 from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Space
 
@@ -147,6 +147,21 @@ class SearchOptions:
             require_package("moocore", "search", "NSGA-II")
         if self.screen is not None:
             require_package("sklearn", "search", "The accuracy predictor")
+
+    def check(self, space: Space) -> None:
+        """Refuses what no search of a space could begin with, without measuring anything.
+
+        Raises:
+            ValueError: for a budget that no child of the space meets, a table that cannot tell
+                the latency of every network of it, or a bad number.
+            ModuleNotFoundError: for what is not installed.
+        """
+        self.require_packages()
+        table = None if self.latency_table is None else LatencyTable.read(self.latency_table)
+        if table is not None:
+            check_coverage(table, space)
+        with latency_from(table):
+            self.new_strategy(space)
 
     def check_counted(self, space: Space) -> None:
         """Refuses limits that no child meets, of all metrics that need no latency table.

@@ -76,6 +76,17 @@ def test_latency_is_a_metric_where_a_table_is_open(table):
         budget.cost(smallest)
 
 
+def test_options_with_a_table_are_checked_by_it_before_anything_is_trained(table, tmp_path):
+    path = tmp_path / "table.json"
+    table.write(path)
+    most = table.profile(SPACE.biggest().spec())
+    SearchOptions(f"latency_ms:{most}", latency_table=str(path)).check(SPACE)
+    with pytest.raises(ValueError, match="`budget` must be at least .* ms, "):
+        SearchOptions(f"latency_ms:{most / 1e3}", latency_table=str(path)).check(SPACE)
+    with pytest.raises(ValueError, match="`latency_table` must be of space 'digits'"):
+        SearchOptions(f"latency_ms:{most}", latency_table=str(path)).check(get_space("digits"))
+
+
 def test_a_latency_budget_that_nothing_meets_is_refused_with_the_least(table):
     least = min(table.profile(genotype.spec()) for genotype in SPACE.all_genotypes())
     with latency_from(table):
