@@ -24,7 +24,8 @@ class ConversionError(RuntimeError):
 def through_saved_model(model: Any, folder: str) -> Any:
     """Opens the converter on a Keras 3 model.
 
-    From concrete functions of such a model the converter makes files that give NaN.
+    From concrete functions and such a model, whose variables they read, the converter makes
+    files that give NaN.
 
     Args:
         model: functional Keras model.
@@ -44,7 +45,12 @@ def through_constants(model: Any, folder: str) -> Any:
 
     Several times as fast as `through_saved_model`, and the file computes the same, bit for
     bit, with the same operators; its tensors have other names. For files of which many are
-    needed.
+    needed: those of latency tables, which are timed and not shipped.
+
+    What comes out as NaN elsewhere are variables that the converter looks for in a Keras 3
+    model. Here there are none to look for: all weights, the statistics of batch norm too, are
+    copied into the function's graph. tests/deploy/test_block_files.py compares such files with
+    Keras, for each kind of block.
 
     Args:
         model: functional Keras model.
