@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from bignas_tf.commands.worker_arguments import add_workers, chief_of, set_threads
-from bignas_tf.search import packages
 from bignas_tf.search.worker import check_worker
 
 WHERE = {"KERASTUNER_ORACLE_IP": "10.0.0.1", "KERASTUNER_ORACLE_PORT": "8470"}
@@ -85,9 +84,7 @@ def test_threads_are_tensorflows_and_at_least_one():
 
 
 def test_without_kerastuner_many_workers_say_what_to_install(monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError(name, name=name)
-
-    monkeypatch.setattr(packages.importlib, "import_module", missing)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'bignas-tf\[search\]'"):
+    monkeypatch.setitem(sys.modules, "keras_tuner", None)
+    expected = r"A search with many workers needs keras_tuner: pip install 'bignas-tf\[search\]'"
+    with pytest.raises(ModuleNotFoundError, match=expected):
         chief_of(parsed("--workers=2"))
