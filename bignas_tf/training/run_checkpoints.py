@@ -42,6 +42,9 @@ class RunCheckpoints:
         data: of the run.
         plan: of its batches.
         teacher: which checkpoint it learns from, `Teacher.source`; None without a teacher.
+
+    Attributes:
+        saved: step of the checkpoint that was last restored or saved here; None for none.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class RunCheckpoints:
         teacher: Mapping[str, str | int] | None = None,
     ):
         self.manager = CheckpointManager(workdir / "checkpoints")
+        self.saved: int | None = None
         self._workdir = workdir
         self._supernet = supernet
         self._optimizer = optimizer
@@ -65,9 +69,9 @@ class RunCheckpoints:
         self._teacher = None if teacher is None else dict(teacher)
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint, sound or not; None if there is none."""
-        latest = self.manager.latest()
-        return None if latest is None else int(latest.stem.removeprefix("step_"))
+        """The step of the newest sound checkpoint, whoever saved it; None if there is none."""
+        restored = self.manager.restore_latest()
+        return None if restored is None else restored.step
 
     def save(self, step: int) -> Path:
         """Writes the checkpoint of a step.
@@ -76,7 +80,9 @@ class RunCheckpoints:
             OSError: if it cannot be written; older ones are intact.
             FloatingPointError: if a weight is not finite; nothing is written.
         """
-        return self.manager.save(step, self._finite_arrays(step), self._metadata(step))
+        path = self.manager.save(step, self._finite_arrays(step), self._metadata(step))
+        self.saved = step
+        return path
 
     def save_best(self, step: int, score: float) -> bool:
         """Writes the checkpoint of a step as the best one if its score is the highest so far."""
@@ -133,6 +139,7 @@ class RunCheckpoints:
         if "teacher" in metadata:  # its folder may hold a newer checkpoint by now
             self._check_same("teacher's checkpoint", metadata["teacher"], self._teacher)
         unpack(self._supernet, self._optimizer, restored.arrays)
+        self.saved = restored.step
         return restored.step
 
     def _check_same(self, what: str, old: Any, new: Any) -> None:

@@ -239,7 +239,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes a checkpoint of the present step, unless there is one."""
-        if self.step == self.checkpoints.newest():
+        if self.step == self.checkpoints.saved:
             return
         self.loop.publish()
         self.checkpoints.save(self.step)
@@ -262,11 +262,10 @@ class Trainer:
     def _save_for_a_lost_worker(self) -> None:
         """Saves unless another worker has: one after the other, as nobody knows who is left."""
         time.sleep(TURN_SECONDS * self.loop.worker)
-        newest = self.checkpoints.newest()
-        if newest is not None and newest >= self.step:
-            return
         try:
-            self.save()
+            newest = self.checkpoints.newest()
+            if newest is None or newest < self.step:
+                self.save()
         except (OSError, ValueError) as error:  # the loss of the worker is what matters
             print(f"\n{error}", file=sys.stderr)
 
