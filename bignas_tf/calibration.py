@@ -103,7 +103,8 @@ def calibrate(
         method: "sequential" (exact) or "batch_average" (batch statistics of every layer,
             averaged over chunks, as other implementations do; depends on `chunk`).
         chunk: images that run at a time.
-        memory_limit_mb: above it, stored activations are recomputed from block inputs.
+        memory_limit_mb: above it, stored activations are recomputed from block inputs, and where
+            those are too many as well, from earlier ones, in the end from the images.
 
     Returns:
         The statistics by `op/moving_mean` and `op/moving_variance`.
@@ -163,8 +164,33 @@ def batch_norm_statistics(
         if needed_mb <= memory_limit_mb:
             calibration.walk(ops, [{INPUT: chunk} for chunk in chunks])
         else:
-            _recompute(calibration, ops, chunks)
+            ends = [end for end, _ in held_blocks(spec, len(images), memory_limit_mb)]
+            _recompute(calibration, ops, chunks, [*(e for e in ends if e < len(ops)), len(ops)])
     return calibration.statistics
+
+
+def held_blocks(spec: NetworkSpec, images: int, memory_limit_mb: float) -> list[tuple[int, float]]:
+    """After which blocks calibration holds what is to be read, where it cannot hold everything.
+
+    Args:
+        spec: the network.
+        images: that it is calibrated on.
+        memory_limit_mb: for what two such blocks hold, one after the other.
+
+    Returns:
+        For each of them, the last one excepted, how many ops come until its end, and MB that it
+        holds of an image.
+    """
+    chains: list[list[tuple[int, float]]] = [[]]  # the longest to each block
+    for number, (op, following) in enumerate(itertools.pairwise(cost.profile(spec).ops), 1):
+        if op.block == following.block:
+            continue
+        held = (following.live_bytes - following.output_bytes) / 1e6
+        room = memory_limit_mb / images - held
+        fitting = [chain for chain in chains if sum(mb for _, mb in chain[-1:]) <= room]
+        if fitting:
+            chains.append([*max(fitting, key=len), (number, held)])
+    return max(chains, key=len)
 
 
 class SequentialCalibration:
@@ -228,38 +254,43 @@ class SequentialCalibration:
 
 
 def _recompute(
-    network: SequentialCalibration, network_ops: Sequence[Op], chunks: list[Any]
+    network: SequentialCalibration,
+    network_ops: Sequence[Op],
+    chunks: list[Any],
+    ends: Sequence[int],
 ) -> None:
-    """Holds block inputs only and recomputes what lies within a block."""
+    """Holds what is read beyond each end and recomputes what lies between two of them."""
     last = last_uses(network_ops)
     tensors: dict[str, list[Any]] = {INPUT: chunks}
-    numbered = enumerate(network_ops)
-    for _, group in itertools.groupby(numbered, key=lambda pair: pair[1].block):
-        block = list(group)
-        end = block[-1][0]
-        ops = [op for _, op in block]
+    for start, end in itertools.pairwise([0, *ends]):
+        ops = network_ops[start:end]
         own = {op.name for op in ops}
         sources = sorted({name for op in ops for name in op.inputs} - own)
 
-        def run(upto: Sequence[Op], sources: list[str] = sources) -> Iterator[dict[str, Any]]:
+        def run(
+            upto: Sequence[Op], start: int = start, sources: list[str] = sources
+        ) -> Iterator[dict[str, Any]]:
             for position in range(len(chunks)):
                 inner = {name: tensors[name][position] for name in sources}
-                for op in upto:
+                for index, op in enumerate(upto, start):
                     inner[op.name] = network.apply(op, *(inner[name] for name in op.inputs))
+                    for name in set(op.inputs):
+                        if last[name] == index:
+                            del inner[name]
                 yield inner
 
         for position, op in enumerate(ops):
             if isinstance(op, BatchNorm):
                 before = ops[:position]
                 network.settle(op, (inner[op.inputs[0]] for inner in run(before)))
-        kept = [op.name for op in ops if last[op.name] > end]
+        kept = [op.name for op in ops if end <= last[op.name] < len(network_ops)]
         outputs: dict[str, list[Any]] = {name: [] for name in kept}
-        for inner in run(ops):
+        for inner in run(ops) if kept else ():
             for name in kept:
                 outputs[name].append(inner[name])
         tensors.update(outputs)
         for name in sources:
-            if last[name] <= end:
+            if last[name] < end:
                 del tensors[name]
 
 

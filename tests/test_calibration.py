@@ -1,22 +1,26 @@
 """Calibration: exact, whatever the chunks, and what the frozen network will see."""
 
 import functools
+import itertools
 
 import finished_network
 import numpy as np
 import pytest
 from supernets import SPACES, assert_agrees, noise, shared
 
+from bignas_tf import cost
 from bignas_tf.blocks import HeadBlock
 from bignas_tf.calibration import (
     PooledMoments,
     SequentialCalibration,
     batch_norm_statistics,
     calibrate,
+    held_blocks,
 )
 from bignas_tf.child import build_child
 from bignas_tf.extract import extract
-from bignas_tf.ops import BatchNorm
+from bignas_tf.ops import INPUT, BatchNorm
+from bignas_tf.ops import shapes as op_shapes
 from bignas_tf.spec import NetworkSpec
 
 IMAGES = 11
@@ -57,14 +61,47 @@ def test_statistics_are_those_of_all_images_at_once_in_float64(name, chunk):
     assert_same_statistics(actual, exact(name))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_recomputing_from_block_inputs_gives_the_stored_statistics(name, monkeypatch):
+def block_ends(spec, images=IMAGES):
+    """After how many ops a block ends and MB that are read beyond it, of all images."""
+    ops = spec.ops()
+    shapes = {INPUT: spec.input_shape, **op_shapes(ops, spec.input_shape)}
+    found = []
+    for end in range(1, len(ops)):
+        if ops[end].block != ops[end - 1].block:
+            beyond = {name for op in ops[end:] for name in op.inputs}
+            known = {INPUT, *(op.name for op in ops[:end])}
+            sizes = [4 * np.prod(shapes[name]) / 1e6 for name in beyond & known]
+            found.append((end, images * sum(sizes)))
+    return found
+
+
+@pytest.mark.parametrize("name, limit", [*((name, 0.9) for name in ALL), ("digits", 0.0)])
+def test_recomputing_from_block_inputs_or_images_gives_the_stored_statistics(
+    name, limit, monkeypatch
+):
     genotype, weights, images = case(name)
     spec = genotype.spec()
-    stored = batch_norm_statistics(spec, weights, images, chunk=4)
+    stored = batch_norm_statistics(spec, weights, images, chunk=6)
     monkeypatch.setattr(SequentialCalibration, "walk", None)  # not to be called
-    recomputed = batch_norm_statistics(spec, weights, images, chunk=4, memory_limit_mb=1e-6)
+    limit *= cost.count(spec).peak_activation_bytes * IMAGES / 1e6
+    recomputed = batch_norm_statistics(spec, weights, images, chunk=6, memory_limit_mb=limit)
     assert_same_statistics(recomputed, stored, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_blocks_are_held_as_long_as_two_of_them_fit_into_the_limit(name):
+    spec = case(name)[0].spec()
+    ends = block_ends(spec)
+    assert held_blocks(spec, IMAGES, 0.0) == []
+    everything = held_blocks(spec, IMAGES, sum(mb for _, mb in ends))
+    assert [end for end, _ in everything] == [end for end, _ in ends]
+    assert [IMAGES * mb for _, mb in everything] == pytest.approx([mb for _, mb in ends])
+    limit = np.median([sum(pair) for pair in itertools.pairwise([0.0, *(mb for _, mb in ends)])])
+    chosen = held_blocks(spec, IMAGES, limit)
+    assert 0 < len(chosen) < len(ends)
+    held = [0.0, *(IMAGES * mb for _, mb in chosen)]
+    assert max(map(sum, itertools.pairwise(held))) <= limit
+    assert set(chosen) <= set(everything)
 
 
 def test_the_order_of_the_images_does_not_matter():
