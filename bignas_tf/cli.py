@@ -82,7 +82,7 @@ def _main(arguments: Any) -> None:
         if os.environ.get("BIGNAS_DEBUG"):
             raise
         stop(error, BAD_INPUT)
-    except (RuntimeError, ArithmeticError) as error:
+    except (RuntimeError, ArithmeticError, MemoryError) as error:
         if os.environ.get("BIGNAS_DEBUG"):
             raise
         stop(error, FAILED)

@@ -47,5 +47,6 @@ def stop(error: object, status: int) -> NoReturn:
     """Ends the program with one line on stderr."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         error = f"{error.strerror}: {error.filename}"  # without the number
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    # A MemoryError says nothing more than its name.
+    print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
     sys.exit(status)
