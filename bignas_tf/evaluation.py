@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops as K
 
 from bignas_tf import cost
-from bignas_tf.calibration import CHUNK, Gather, batch_norm_statistics
+from bignas_tf.calibration import CHUNK, Gather, batch_norm_statistics, held_blocks
 from bignas_tf.data import Split
 from bignas_tf.ops import INPUT, BatchNorm, last_uses
 from bignas_tf.primitives import apply_finished, full_precision
@@ -79,6 +79,21 @@ class Streamed:
         return K.convert_to_numpy(prepare(images, self._resolution))
 
 
+def prepared_or_streamed(
+    split: Split, resolution: int, memory_limit_mb: float = MEMORY_LIMIT_MB
+) -> np.ndarray | Streamed:
+    """`prepared` images, or the same made anew in each use where they would take more MB."""
+    streamed = Streamed(split, resolution)
+    fits = _image_mb(streamed.shape) <= memory_limit_mb
+    return prepared(split, resolution) if fits else streamed
+
+
+def batches_of(images: np.ndarray | Streamed) -> Iterator[np.ndarray]:
+    """Images in order, in parts that a network runs at a time."""
+    for start, stop in _spans(len(images), BATCH):
+        yield images[start:stop]
+
+
 def _spans(count: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -89,15 +104,15 @@ def predict(
     """Logits of all images, `(images, classes)`; see `forward`."""
     weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
     with full_precision():
-        found = [
-            K.convert_to_numpy(forward(spec, weights, images[start:stop]))
-            for start, stop in _spans(len(images), BATCH)
-        ]
+        found = [K.convert_to_numpy(forward(spec, weights, batch)) for batch in batches_of(images)]
     return np.concatenate(found)
 
 
 def correct(
-    spec: NetworkSpec, weights: Mapping[str, Any], images: np.ndarray, labels: np.ndarray
+    spec: NetworkSpec,
+    weights: Mapping[str, Any],
+    images: np.ndarray | Streamed,
+    labels: np.ndarray,
 ) -> np.ndarray:
     """Whether the top class is right, bool `(images,)`."""
     return predict(spec, weights, images).argmax(axis=-1) == labels
@@ -136,7 +151,8 @@ def evaluation_mb(
     if peak * (calibration + validation) <= memory_limit_mb:
         kept = min(sum(read) * (calibration + validation), memory_limit_mb)
         return images + peak * (calibration + validation) + kept
-    held = max(map(sum, itertools.pairwise([*read, 0.0])))
+    blocks = [mb for _, mb in held_blocks(spec, calibration, memory_limit_mb)]
+    held = max(map(sum, itertools.pairwise([0.0, *blocks, 0.0])))
     return images + held * calibration + peak * CHUNK
 
 
@@ -261,12 +277,8 @@ class ChildEvaluator:
         if resolution not in self._images:
             if len(self._images) >= 2:
                 self._images.pop(next(iter(self._images)))
-            validation = Streamed(self._validation, resolution)
-            needed_mb = _image_mb(validation.shape)
             self._images[resolution] = (
                 prepared(self._calibration, resolution),
-                prepared(self._validation, resolution)
-                if needed_mb <= self._memory_limit_mb
-                else validation,
+                prepared_or_streamed(self._validation, resolution, self._memory_limit_mb),
             )
         return self._images[resolution]

@@ -13,7 +13,12 @@ import tqdm
 
 from bignas_tf import cost
 from bignas_tf.data import Source, Split
-from bignas_tf.evaluation import correct, prepared, sliced_statistics
+from bignas_tf.evaluation import (
+    batches_of,
+    correct,
+    prepared_or_streamed,
+    sliced_statistics,
+)
 from bignas_tf.intervals import wilson_interval
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.primitives import full_precision
@@ -73,10 +78,11 @@ class RunEvaluation:
         described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         spec = NetworkSpec.from_json(described["spec"])
         weights = {variable.path: np.asarray(variable) for variable in child.variables}
-        images = prepared(self._source.test, spec.input_shape[0])
+        images = prepared_or_streamed(self._source.test, spec.input_shape[0])
         labels = self._source.test.labels
         with full_precision():
-            logits = child.predict(images, verbose=0)
+            parts = [child.predict(batch, verbose=0) for batch in batches_of(images)]
+        logits = np.concatenate(parts)
         row = accuracy_row(logits.argmax(-1) == labels)
         stale = weights | sliced_statistics(self._biggest, spec)
         row["top1_uncalibrated"] = float(correct(spec, stale, images, labels).mean())

@@ -119,11 +119,13 @@ def test_the_memory_of_an_evaluation_is_that_of_images_and_of_what_lives():
     # Beyond: calibration images, the blocks' ends of all of them, and one chunk.
     ends = [list(ops)[-1] for _, ops in itertools.groupby(profile.ops, key=lambda op: op.block)]
     largest = max(op.output_bytes for op in ends) / 1e6
-    beyond = evaluation_mb(spec, 10_000, 20_000, memory_limit_mb=1)
+    limit = 10_000 * peak
+    beyond = evaluation_mb(spec, 10_000, int(limit / image) + 1, memory_limit_mb=limit)
     assert beyond > 10_000 * (image + largest) + 256 * peak
     assert beyond < 10_000 * (image + 2 * peak)
-    held = evaluation_mb(spec, 10_000, 20_000, memory_limit_mb=image * 20_000)
-    assert held == pytest.approx(beyond + image * 20_000)
+    # Within a limit that they do not fit into, only what does of them.
+    least = evaluation_mb(spec, 10_000, 20_000, memory_limit_mb=1)
+    assert least == pytest.approx(10_000 * image + 256 * peak)
 
 
 def test_right_answers_are_counted_over_all_batches():
