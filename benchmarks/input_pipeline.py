@@ -1,18 +1,24 @@
 """Speed of reading and augmenting JPEG files, and how long training steps wait for it.
 
-Images per second of whole batches, from files to augmented uint8 arrays, with each policy and
-nothing else to do; then, with one of them, the share of a training step's time that passes until
-its batch is there. Without --data files are made: smooth random pictures of 500 x 375 pixels, of
-some 110 kB as ImageNet's, which decode like photographs. They are read often enough to lie in the
-system's cache: what a disk or a network adds is not measured.
+Images per second of whole batches, from files to augmented uint8 arrays, with each policy, as the
+trainer reads them but with nothing else to do; then, with one of them, the share of a training
+step's time that passes until its batch is there, and how much shorter a step is that trains on the
+same batch again: threads that decode take time from a step on the CPU that does not wait.
+
+Without --data files are made: smooth random pictures of 500 x 375 pixels, of some 110 kB as
+ImageNet's, which decode like photographs. They are read often enough to lie in the system's cache:
+what a disk or a network adds is not measured.
 
 python benchmarks/input_pipeline.py --json=input_pipeline.json
 """
 
+import gc
+import itertools
 import os
 import pathlib
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from absl import app, flags
@@ -22,14 +28,18 @@ _FILES = flags.DEFINE_integer("files", 1024, "Files to make.", lower_bound=64)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Pixels.", lower_bound=8)
 _BATCH = flags.DEFINE_integer("batch", 128, "Images.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 8, "Timed batches of each policy.", lower_bound=1)
-_TRAIN_STEPS = flags.DEFINE_integer("train_steps", 10, "Timed training steps; 0: none.")
-_TRAIN_BATCH = flags.DEFINE_integer("train_batch", None, "Images of a step; --batch by default.")
+_TRAIN_STEPS = flags.DEFINE_integer(
+    "train_steps", 10, "Timed training steps; 0: none.", lower_bound=0
+)
+_TRAIN_BATCH = flags.DEFINE_integer("train_batch", 32, "Images of a training step.", lower_bound=1)
 _TRAIN_POLICY = flags.DEFINE_string("train_policy", "crop_autoaugment", "Of the training steps.")
 _SPACE = flags.DEFINE_string("space", "bignas", "Trained in, resolutions up to --image_size.")
 _BACKEND = flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Keras's.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of files, order and draws.")
 _JSON = flags.DEFINE_string("json", None, "File to write.", required=True)
 
+READ_AHEAD = 6  # batches, of the pipeline
+UNTIMED = 2  # batches, until all threads are busy
 _CROP = {"crop": 0.08, "flip": True, "value": 128}
 POLICIES: dict[str, dict[str, Any]] = {
     "centre": {},
@@ -66,14 +76,24 @@ def _plan(split: Any, policy: str, batch: int) -> Any:
     return BatchPlan(split, batch_size=batch, policy=fields, seed=_SEED.value)
 
 
+def _batches(plan: Any) -> Iterator[Any]:
+    """What the backend's loop reads, as it reads it."""
+    if _BACKEND.value == "jax":
+        return map(plan.read, itertools.count())
+    from bignas_tf.data.pipeline import TrainingBatches
+
+    return TrainingBatches(plan, 0)
+
+
 def _read(split: Any, policy: str) -> dict[str, float]:
-    """Images per second over batches read one after the other, the first not counted."""
-    plan = _plan(split, policy, _BATCH.value)
-    plan.read(0)
+    """Images per second of batches that are taken as soon as they are there."""
+    batches = _batches(_plan(split, policy, _BATCH.value))
+    for _ in range(UNTIMED):
+        next(batches)
     start = time.perf_counter()
     cpu = time.process_time()
-    for step in range(1, _STEPS.value + 1):
-        plan.read(step)
+    for _ in range(_STEPS.value):
+        next(batches)
     seconds = time.perf_counter() - start
     images = _STEPS.value * _BATCH.value
     return {
@@ -112,7 +132,7 @@ def _loop(space: Any, batch: int) -> Any:
 
 def _train(split: Any, classes: int) -> dict[str, float]:
     """Waiting and working time of training steps, once what was read ahead is used up."""
-    batch = _TRAIN_BATCH.value or _BATCH.value
+    batch = _TRAIN_BATCH.value
     plan = _plan(split, _TRAIN_POLICY.value, batch)
     loop = _loop(_space(classes), batch)
     chunks = loop.chunks(plan, 0, 2**31)
@@ -123,18 +143,33 @@ def _train(split: Any, classes: int) -> dict[str, float]:
         ready = time.perf_counter()
         made = len(loop.train(chunk, step))
         step += made
-        if step <= max(made, 6):  # traces, and what was read ahead meanwhile
+        if step <= max(made, READ_AHEAD):  # traces, and what was read ahead meanwhile
             continue
         first = step - made if first is None else first
         waited += ready - start
         worked += time.perf_counter() - ready
     steps = step - first
+    seconds = (waited + worked) / steps
+    chunks.close()
+    gc.collect()
+    again = _seconds_per_step(loop, chunk, first, steps)
     return {
         "steps": steps,
-        "images_per_second": steps * batch / (waited + worked),
-        "seconds_per_step": (waited + worked) / steps,
+        "images_per_second": batch / seconds,
+        "seconds_per_step": seconds,
         "share_waiting": waited / (waited + worked),
+        "seconds_per_step_without_reading": again,
+        "share_of_reading": 1 - again / seconds,
     }
+
+
+def _seconds_per_step(loop: Any, chunk: Any, first: int, steps: int) -> float:
+    """Time of the same steps, so of the same children, on one chunk, once nobody reads any more."""
+    made = len(loop.train(chunk, first))  # meanwhile what was being read is read
+    start = time.perf_counter()
+    for step in range(first, first + steps, made):
+        loop.train(chunk, step)
+    return (time.perf_counter() - start) / steps
 
 
 def main(argv: list[str]) -> None:
@@ -161,7 +196,7 @@ def main(argv: list[str]) -> None:
         name = _DATA.value or _make_files(pathlib.Path(folder))
         channels = get_space(_SPACE.value).input_channels
         source = load_source(name, image_size=_IMAGE_SIZE.value, channels=channels, encoded=True)
-        for batch in (_BATCH.value, _TRAIN_BATCH.value or _BATCH.value):
+        for batch in (_BATCH.value, _TRAIN_BATCH.value):
             most = len(source.train)
             require(batch <= most, "batch", f"at most the training images, {most}", batch)
         for policy in POLICIES:
@@ -174,7 +209,7 @@ def main(argv: list[str]) -> None:
         "data": _DATA.value or f"{_FILES.value} JPEG files of 500 x 375 pixels",
         "image_size": _IMAGE_SIZE.value,
         "batch": _BATCH.value,
-        "train_batch": _TRAIN_BATCH.value or _BATCH.value,
+        "train_batch": _TRAIN_BATCH.value,
         "train_policy": _TRAIN_POLICY.value,
         "space": _SPACE.value,
         "backend": _BACKEND.value,
@@ -189,4 +224,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")  # as `bignas train` does
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     app.run(main)

@@ -4,7 +4,8 @@ Forward and backward of children of a supernet in static mode, interleaved with 
 as standalone Keras models: medians, and GFLOP/s of their MACs alone, two operations each, the
 backward pass counted as twice the forward. Then every op by itself, forward and backward, summed by
 kind: its share of the time, and how near it comes to what this machine's matrix product and memory
-copy, measured in the same run, would allow for its arithmetic and its least memory traffic.
+copy, measured in the same run, would allow for its arithmetic and its least memory traffic. No
+optimizer, no data. TF_NUM_INTRAOP_THREADS sets the threads.
 
 python benchmarks/train_throughput.py --space=attentivenas --genotypes=smallest,biggest \
     --resolution=192 --batch=16 --json=throughput.json
@@ -33,23 +34,27 @@ _JSON = flags.DEFINE_string("json", None, "File to write.", required=True)
 PASSES = 3  # the backward pass is two products for each of the forward pass
 FLOAT_BYTES = 4
 LEAST_SECONDS = 0.05  # of a timed run of one op
+ENVIRONMENT = ("TF_NUM_INTRAOP_THREADS", "TF_CPU_ALLOCATOR_USE_BFC", "TF_ENABLE_ONEDNN_OPTS")
 
 Step = Callable[[], Any]
 
 
+def _seconds(step: Step, calls: int = 1) -> float:
+    """Time of a call; accelerators return before they are done."""
+    import tensorflow as tf
+
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    tf.test.experimental.sync_devices()
+    return (time.perf_counter() - start) / calls
+
+
 def _median_seconds(step: Step, rounds: int) -> float:
     """Median time of a call, each timed run long enough for the clock."""
-    step()
-    start = time.perf_counter()
-    step()
-    calls = max(1, round(LEAST_SECONDS / max(time.perf_counter() - start, 1e-6)))
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(calls):
-            step()
-        times.append((time.perf_counter() - start) / calls)
-    return statistics.median(times)
+    _seconds(step)
+    calls = max(1, round(LEAST_SECONDS / max(_seconds(step), 1e-6)))
+    return statistics.median(_seconds(step, calls) for _ in range(rounds))
 
 
 def _machine() -> dict[str, float]:
@@ -93,12 +98,10 @@ def _whole(name: str, genotype: Any, supernet: Any, images: Any) -> list[dict[st
     }
     times: dict[str, list[float]] = {key: [] for key in steps}
     for run in steps.values():
-        run()
+        _seconds(run)
     for _ in range(_ROUNDS.value):
         for key, run in steps.items():
-            start = time.perf_counter()
-            run()
-            times[key].append(time.perf_counter() - start)
+            times[key].append(_seconds(run))
     macs = cost.count(genotype.spec()).macs
     rows = []
     for key, values in times.items():
@@ -108,6 +111,7 @@ def _whole(name: str, genotype: Any, supernet: Any, images: Any) -> list[dict[st
                 "genotype": name,
                 "as": key,
                 "milliseconds": seconds * 1e3,
+                "range_milliseconds": [min(values) * 1e3, max(values) * 1e3],
                 "gflops": 2 * PASSES * macs * _BATCH.value / seconds / 1e9,
             }
         )
@@ -148,7 +152,8 @@ def _op_step(op: Any, inputs: list[Any]) -> Step:
             y = conv(x, weights["kernel"], op.strides, op.dilation)
             return y + weights["bias"] if op.use_bias else y
         if isinstance(op, Dense):
-            return keras.ops.matmul(x, weights["kernel"]) + weights["bias"]
+            y = keras.ops.matmul(x, weights["kernel"])
+            return y + weights["bias"] if op.use_bias else y
         return apply_weightless(op, *inputs)
 
     upstream = tf.random.stateless_normal(forward().shape, (3, 0))
@@ -171,7 +176,7 @@ def _by_kind(genotype: Any, machine: dict[str, float]) -> list[dict[str, Any]]:
     import tqdm
 
     from bignas_tf import cost
-    from bignas_tf.ops import INPUT, shapes
+    from bignas_tf.ops import INPUT, Add, shapes
 
     spec = genotype.spec()
     ops = spec.ops()
@@ -192,7 +197,9 @@ def _by_kind(genotype: Any, machine: dict[str, float]) -> list[dict[str, Any]]:
         written = int(np.prod(known[op.name]))
         flops = 2 * PASSES * costs[op.name].macs * _BATCH.value
         # Forward: inputs and output once; backward: both once more, and the inputs' gradients.
-        traffic = FLOAT_BYTES * _BATCH.value * (3 * read + 2 * written)
+        # Those of a sum are its own.
+        values = read + written if isinstance(op, Add) else 3 * read + 2 * written
+        traffic = FLOAT_BYTES * _BATCH.value * values
         least = max(flops / machine["gflops"], traffic / machine["gbytes_per_s"]) / 1e9
         totals[_kind(op)].update(
             {
@@ -227,7 +234,7 @@ def main(argv: list[str]) -> None:
 
     from bignas_tf.checks import require_choice
     from bignas_tf.files import check_output, write_json
-    from bignas_tf.machine import device
+    from bignas_tf.machine import device, usable_cores
     from bignas_tf.spaces import get_space
     from bignas_tf.supernet import Supernet
 
@@ -260,6 +267,8 @@ def main(argv: list[str]) -> None:
             )
         if _OPS.value:
             kinds[name] = _by_kind(genotype, machine)
+            alone = sum(row["milliseconds"] for row in kinds[name])
+            print(f"  every op by itself, in all {alone:11.1f} ms")
             for row in kinds[name]:
                 print(
                     f"  {row['kind']:22} {row['ops']:4} {row['milliseconds']:8.1f} ms "
@@ -268,6 +277,9 @@ def main(argv: list[str]) -> None:
                 )
     conditions = {
         "device": device(),
+        "cores": usable_cores(),
+        "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
+        "versions": {"tensorflow": tf.__version__, "keras": keras.version()},
         "space": _SPACE.value,
         "resolution": _RESOLUTION.value,
         "batch": _BATCH.value,
