@@ -118,13 +118,9 @@ class AugmentationPolicy:
         """Whether Pillow has to compute it, an accelerator cannot."""
         return bool(self.crop) or self.operations != NONE
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain JSON values."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> AugmentationPolicy:
-        """Builds a policy from `to_dict`'s output; absent fields take their defaults.
+        """Builds a policy from its fields, of JSON; absent ones take their defaults.
 
         Raises:
             DataError: if a field is unknown or out of range.

@@ -60,11 +60,6 @@ class WorkerProcesses:
             raise
         return self
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers, in the order of their names."""
-        return [worker.process.pid for worker in self._workers if worker.process is not None]
-
     def check(self, evaluated: Mapping[str, int]) -> list[str]:
         """Starts dead workers again.
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -80,7 +81,8 @@ def test_draw_names_are_the_keys_of_what_is_drawn(policy):
 
 def test_policies_are_plain_json_and_back():
     for policy in POLICIES:
-        assert AugmentationPolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
+        fields = json.loads(json.dumps(dataclasses.asdict(policy)))
+        assert AugmentationPolicy.from_dict(fields) == policy
     assert AugmentationPolicy.from_dict({"shift": 2}) == AugmentationPolicy(shift=2)
 
 
