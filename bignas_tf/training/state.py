@@ -19,15 +19,15 @@ from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.resize import resize
 from bignas_tf.spaces import MBConvSpace
 from bignas_tf.spec import NetworkSpec
-from bignas_tf.supernet import Supernet, slice_weights
+from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import (
     CheckpointError,
     CheckpointManager,
-    optimizer_arrays,
     read_checkpoint,
-    restore_optimizer,
 )
+from bignas_tf.training.optimizer_state import optimizer_arrays, restore_optimizer
 from bignas_tf.training.recipe import Recipe
+from bignas_tf.weights import slice_weights
 
 WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
 AVERAGES = OPTIMIZER + "model_variables_moving_average/"  # Keras's name for them

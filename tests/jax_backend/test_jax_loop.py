@@ -14,10 +14,10 @@ from jax.sharding import Mesh
 from training_case import BATCH, SPACE, STEPS, make_loop, make_plan, make_supernet, run
 
 from bignas_tf.data import AugmentationPolicy
-from bignas_tf.training.checkpoints import optimizer_arrays
 from bignas_tf.training.chunks import prepared_chunks
 from bignas_tf.training.jax_data import DeviceData
 from bignas_tf.training.jax_loop import JaxLoop
+from bignas_tf.training.optimizer_state import optimizer_arrays
 from bignas_tf.training.rule import SandwichRule
 from bignas_tf.training.state import OPTIMIZER, _averages, averaged
 

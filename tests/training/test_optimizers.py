@@ -5,11 +5,10 @@ import tensorflow as tf
 
 from bignas_tf.training.checkpoints import (
     CheckpointError,
-    optimizer_arrays,
     read_checkpoint,
-    restore_optimizer,
     write_checkpoint,
 )
+from bignas_tf.training.optimizer_state import optimizer_arrays, restore_optimizer
 from bignas_tf.training.optimizers import RMSPropTF1, build_optimizer
 from bignas_tf.training.schedules import ExponentialDecayWithConstantEnding, build_schedule
 

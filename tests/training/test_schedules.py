@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bignas_tf.training.checkpoints import optimizer_arrays
 from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
+from bignas_tf.training.optimizer_state import optimizer_arrays
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.schedules import (
     ExponentialDecayWithConstantEnding,
@@ -164,7 +164,7 @@ JITTED = """
 import json, sys
 import jax, keras, numpy as np
 import bignas_tf.training.logs
-from bignas_tf.training.checkpoints import optimizer_arrays
+from bignas_tf.training.optimizer_state import optimizer_arrays
 from bignas_tf.training.losses import label_cross_entropy, soft_cross_entropy
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.schedules import build_schedule
