@@ -18,7 +18,8 @@ from bignas_tf.resize import prepare
 from bignas_tf.shared_prefix import SharedPrefixes
 from bignas_tf.spaces import Genotype
 from bignas_tf.spec import NetworkSpec
-from bignas_tf.supernet import Supernet, slice_weights
+from bignas_tf.supernet import Supernet
+from bignas_tf.weights import slice_weights
 
 BATCH = 256
 MEMORY_LIMIT_MB = 4096.0

@@ -23,7 +23,8 @@ from bignas_tf.masked_programs import MaskedPrograms, Moments, masked_programs
 from bignas_tf.ops import INPUT, BatchNorm
 from bignas_tf.spaces import Genotype
 from bignas_tf.spaces.sizes import CHANNELS, size_table
-from bignas_tf.supernet import Supernet, slice_weights
+from bignas_tf.supernet import Supernet
+from bignas_tf.weights import slice_weights
 
 Chunk = tuple[Any, np.int32]
 

@@ -19,7 +19,7 @@ from keras import ops as K
 from bignas_tf.calibration import Gather, SequentialCalibration
 from bignas_tf.ops import INPUT, Op, last_uses
 from bignas_tf.spec import NetworkSpec
-from bignas_tf.supernet import slice_weights
+from bignas_tf.weights import slice_weights
 
 Chunks = list[dict[str, Any]]  # live tensors by name, of every chunk of images
 

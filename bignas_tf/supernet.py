@@ -6,7 +6,6 @@ Python ints; sliced and masked mode walk the space's with the genotype's size ta
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping
@@ -18,7 +17,6 @@ from keras import ops as K
 
 from bignas_tf.checks import require, require_choice
 from bignas_tf.layers.factory import elastic_layer
-from bignas_tf.layers.slicing import centre, first
 from bignas_tf.ops import (
     INPUT,
     WEIGHTED,
@@ -28,60 +26,14 @@ from bignas_tf.ops import (
     DepthwiseConv,
     Dropout,
     Op,
-    weight_shapes,
 )
 from bignas_tf.primitives import apply_weightless
 from bignas_tf.spaces import Genotype, MBConvSpace, Space
 from bignas_tf.spaces.sizes import PRESENT, optional_blocks, size_table
 from bignas_tf.table_walk import TableWalk, drop
+from bignas_tf.weights import WeightRole, slice_weights, weight_roles
 
 MODES = ("static", "sliced", "masked")
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightRole:
-    """What a weight of the supernet is for.
-
-    Attributes:
-        op: name of its op.
-        block: name of its block.
-        weight: its own name, "kernel", "bias", "gamma" or "beta".
-        role: the same, but "last_gamma" for the scale that ends a residual branch and
-            "head" for everything of the classifier.
-    """
-
-    op: str
-    block: str
-    weight: str
-    role: str
-
-    @property
-    def path(self) -> str:
-        """`op/weight`, the variable's path in a child."""
-        return f"{self.op}/{self.weight}"
-
-
-def slice_weights(weights: Mapping[str, np.ndarray], ops: tuple[Op, ...]) -> dict[str, np.ndarray]:
-    """Cuts the weights of a smaller network out of those of a bigger one.
-
-    Args:
-        weights: arrays by `op/weight`, of the supernet or of any child that contains the
-            wanted one.
-        ops: of the wanted network.
-
-    Returns:
-        Copies by `op/weight`, shaped as `ops` say.
-    """
-    sliced = {}
-    for op in ops:
-        for name, shape in weight_shapes(op).items():
-            array = weights[f"{op.name}/{name}"]
-            if len(shape) == 4:
-                array = centre(array, shape[0], array.shape[0])
-            for axis in range(2 if len(shape) == 4 else 0, len(shape)):
-                array = first(array, axis, shape[axis])
-            sliced[f"{op.name}/{name}"] = np.array(array)
-    return sliced
 
 
 @keras.saving.register_keras_serializable(package="bignas_tf")
@@ -131,17 +83,7 @@ class Supernet(keras.Model):
 
     def roles(self) -> dict[str, WeightRole]:
         """The role of every trainable weight by `op/weight`, in the order of the ops."""
-        found = {}
-        for op in self.space.ops():
-            for weight in weight_shapes(op):
-                role = weight
-                if isinstance(op, Dense):
-                    role = "head"
-                elif isinstance(op, BatchNorm) and op.zero_gamma and weight == "gamma":
-                    role = "last_gamma"
-                entry = WeightRole(op.name, op.block, weight, role)
-                found[entry.path] = entry
-        return found
+        return weight_roles(self.space.ops())
 
     def variables_by_path(self) -> dict[str, keras.Variable]:
         """Every trainable variable by `op/weight`, in the order of `roles`."""

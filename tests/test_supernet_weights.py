@@ -11,7 +11,8 @@ from supernets import MODES, SPACES, ends_and_samples, noise, randomized, shared
 
 from bignas_tf.ops import Conv, Dense, DepthwiseConv
 from bignas_tf.spaces import get_space
-from bignas_tf.supernet import Supernet, slice_weights
+from bignas_tf.supernet import Supernet
+from bignas_tf.weights import slice_weights
 
 
 def part_of(array: np.ndarray, op) -> np.ndarray:
