@@ -139,22 +139,24 @@ def text(way: str, head: str, found: dict[str, float]) -> str:
     return f"{head}, measured {WAYS[way]}: {in_words(found)}"
 
 
-def draw(predicted: np.ndarray, measured: np.ndarray, text: str, path: Path) -> None:
-    """Predicted against measured, with the diagonal."""
+def draw(predicted: np.ndarray, sessions: Sequence[dict[str, Any]], path: Path) -> None:
+    """Predicted against the mean of the sessions, in each way, with the diagonal."""
     from matplotlib.figure import Figure
 
     from bignas_tf.report.drawing import COLOUR, plot_style
+    from bignas_tf.search.latency_agreement import WAYS
 
     with plot_style():
-        figure = Figure(figsize=(4.8, 4.4))
-        axes = figure.subplots()
-        ends = [min(predicted.min(), measured.min()), max(predicted.max(), measured.max())]
-        axes.plot(ends, ends, color=COLOUR["ink"], linewidth=0.8, label="equal")
-        axes.plot(measured, predicted, "o", color=COLOUR["front"], label="a child")
-        axes.set_xlabel("measured, ms")
-        axes.set_ylabel("predicted from blocks, ms")
-        axes.set_title(text, loc="left", fontsize=9)
-        axes.legend(loc="upper left")
+        figure = Figure(figsize=(8.8, 4.4))
+        for axes, (way, words) in zip(figure.subplots(1, len(WAYS)), WAYS.items(), strict=True):
+            measured = np.mean([each[way] for each in sessions], axis=0)
+            ends = [min(predicted.min(), measured.min()), max(predicted.max(), measured.max())]
+            axes.plot(ends, ends, color=COLOUR["ink"], linewidth=0.8, label="equal")
+            axes.plot(measured, predicted, "o", color=COLOUR["front"], label="a child")
+            axes.set_xlabel("measured, ms")
+            axes.set_ylabel("predicted from blocks, ms")
+            axes.set_title(f"measured {words}", loc="left")
+            axes.legend(loc="upper left")
         figure.tight_layout()
         figure.savefig(path, dpi=130, facecolor="white")
 
@@ -225,9 +227,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.csv:
         write_rows(found["rows"], Path(FLAGS.csv))
     if FLAGS.plot:
-        means = np.mean([each["table"] for each in sessions], axis=0)
-        title = texts["table"].replace(", measured", ",\nmeasured").replace(" (two", "\n(two")
-        draw(predicted, means, title, Path(FLAGS.plot))
+        draw(predicted, sessions, Path(FLAGS.plot))
 
 
 if __name__ == "__main__":
