@@ -94,6 +94,22 @@ def test_one_process_killed_at_random_goes_on_as_if_it_had_not(tmp_path, unbroke
     assert begun.total() <= whole + kills
 
 
+@contextlib.contextmanager
+def patience():
+    """Ends a search of this process that waits for what does not come."""
+
+    def give_up(number, frame):
+        raise TimeoutError("waited in vain")
+
+    old = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+
+
 def kill_when_held(held):
     wait_until(lambda: held.exists() and held.read_text(encoding="utf-8"))
     os.kill(int(held.read_text(encoding="utf-8")), signal.SIGKILL)
@@ -109,7 +125,8 @@ def test_a_worker_killed_while_it_evaluates_costs_one_evaluation(
     killer.start()
     search = tabular_process.new_search(folder)
     chief = tabular_process.new_chief(folder, log, 0.02, held)
-    selected = chief.run(search)
+    with patience():
+        selected = chief.run(search)
     killer.join(PATIENCE)
     assert contents(folder) == unbroken
     assert [entry["name"] for entry in selected] == [b.name for b in tabular_process.BUDGETS]
