@@ -23,6 +23,7 @@ from bignas_tf.checks import require, require_choice, require_int
 from bignas_tf.ops import INPUT, BatchNorm, Op, last_uses
 from bignas_tf.primitives import apply_finished, full_precision, moments, normalize
 from bignas_tf.spec import NetworkSpec
+from bignas_tf.stretch import stretch
 
 # Float64 `(n,)` of every worker that calibrates together, in their order: `(workers, n)`.
 Gather = Callable[[np.ndarray], np.ndarray]
@@ -241,15 +242,23 @@ class SequentialCalibration:
             What is needed, of every chunk.
         """
         tensors = [dict(chunk) for chunk in chunks]
-        last = {name: index for index, op in enumerate(ops) for name in (*op.inputs, op.name)}
-        for index, op in enumerate(ops):
-            if isinstance(op, BatchNorm):
-                self.settle(op, (chunk[op.inputs[0]] for chunk in tensors))
+        blocks = ["", *(op.block for op in ops)]
+        starts = (
+            index
+            for index, op in enumerate(ops)
+            if isinstance(op, BatchNorm) or op.block != blocks[index]
+        )
+        for start, end in itertools.pairwise(sorted({0, *starts, len(ops)})):
+            first = ops[start]
+            if isinstance(first, BatchNorm):
+                self.settle(first, (chunk[first.inputs[0]] for chunk in tensors))
+            live = {*needed, *(name for op in ops[end:] for name in op.inputs)}
+            run = stretch(ops[start:end], self.weights, live)
             for chunk in tensors:
-                chunk[op.name] = self.apply(op, *(chunk[name] for name in op.inputs))
-                for name in {*op.inputs, op.name}:
-                    if last[name] == index and name not in needed:
-                        del chunk[name]
+                found = run(chunk)
+                for name in chunk.keys() - live:
+                    del chunk[name]
+                chunk.update(found)
         return [{k: x for k, x in chunk.items() if k in needed} for chunk in tensors]
 
 

@@ -13,11 +13,12 @@ from bignas_tf import cost
 from bignas_tf.calibration import CHUNK, Gather, batch_norm_statistics, held_blocks
 from bignas_tf.data import Split
 from bignas_tf.ops import INPUT, BatchNorm, last_uses
-from bignas_tf.primitives import apply_finished, full_precision
+from bignas_tf.primitives import full_precision
 from bignas_tf.resize import prepare
 from bignas_tf.shared_prefix import SharedPrefixes
 from bignas_tf.spaces import Genotype
 from bignas_tf.spec import NetworkSpec
+from bignas_tf.stretch import stretch
 from bignas_tf.supernet import Supernet
 from bignas_tf.weights import slice_weights
 
@@ -39,11 +40,13 @@ def forward(spec: NetworkSpec, weights: Mapping[str, Any], images: Any) -> Any:
     ops = spec.ops()
     last = last_uses(ops)
     tensors = {INPUT: K.convert_to_tensor(images)}
-    for index, op in enumerate(ops):
-        tensors[op.name] = apply_finished(op, weights, *(tensors[name] for name in op.inputs))
-        for name in set(op.inputs):
-            if last[name] == index:
-                del tensors[name]
+    end = 0
+    for _, block in itertools.groupby(ops, key=lambda op: op.block):
+        group = tuple(block)
+        end += len(group)
+        live = {name for name, index in last.items() if index >= end} | {ops[-1].name}
+        found = stretch(group, weights, live)(tensors)
+        tensors = {name: x for name, x in tensors.items() if name in live} | found
     return tensors[ops[-1].name]
 
 

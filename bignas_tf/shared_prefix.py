@@ -19,6 +19,7 @@ from keras import ops as K
 from bignas_tf.calibration import Gather, SequentialCalibration
 from bignas_tf.ops import INPUT, Op, last_uses
 from bignas_tf.spec import NetworkSpec
+from bignas_tf.stretch import stretch
 from bignas_tf.weights import slice_weights
 
 Chunks = list[dict[str, Any]]  # live tensors by name, of every chunk of images
@@ -116,10 +117,9 @@ class SharedPrefixes:
         """Calibrates one more block and runs all images through it."""
         network = SequentialCalibration(slice_weights(self._weights, group), self._gather)
         calibration = network.walk(group, state.calibration, needed)
+        run = stretch(group, network.weights, needed)
         validation = []
         for chunk in state.validation:
-            tensors = dict(chunk)
-            for op in group:
-                tensors[op.name] = network.apply(op, *(tensors[name] for name in op.inputs))
-            validation.append({name: x for name, x in tensors.items() if name in needed})
+            left = {name: x for name, x in chunk.items() if name in needed}
+            validation.append(left | run(chunk))
         return _State(group, calibration, validation)
