@@ -86,7 +86,7 @@ def write_front(trained, data, workdir: pathlib.Path, path: pathlib.Path) -> int
     """The front of the search with the statistics of its children; returns their number."""
     from bignas_tf.evaluation import ChildEvaluator
     from bignas_tf.search import front
-    from bignas_tf.search.lines import read_lines
+    from bignas_tf.json_lines import read_lines
     from bignas_tf.search.select import POINTS
     from bignas_tf.training.checkpoints import write_checkpoint
 
@@ -100,6 +100,21 @@ def write_front(trained, data, workdir: pathlib.Path, path: pathlib.Path) -> int
                 arrays[f"{position}/{name}"] = value
     write_checkpoint(path, arrays, {"points": points})
     return len(points)
+
+
+def _training(recipe: dict, steps_per_epoch: int) -> str:
+    """Sentence on what the supernet was trained for."""
+    length = f"{recipe['epochs']} epochs of {steps_per_epoch} steps at batch {recipe['batch_size']}"
+    if recipe["ema"]:
+        length += f", children cut from averaged weights (decay {recipe['ema']:g})"
+    if recipe["init_from"]:
+        first = pathlib.Path(recipe["init_from"]) / "run.json"
+        before = json.loads(first.read_text(encoding="utf-8"))["recipe"]
+        length = f"{before['epochs']} epochs of the recipe `{before['name']}`, then {length}"
+    return (
+        f"{length}; {recipe['held_out']:,} training images held out for the selection, "
+        f"{recipe['calibration_images']:,} for batch-norm statistics, seed {recipe['seed']}"
+    )
 
 
 def _card(presets: dict, metadata: dict, evaluation: dict, command: str) -> str:
@@ -137,9 +152,7 @@ search's front under a budget, with its statistics; with `--data` any `--genotyp
 interpolation; values in [0, 255], which the model maps to [-1, 1]. Classes in this order:
 {", ".join(metadata["classes"])}.
 
-**Training.** {recipe["epochs"]} epochs of {metadata["steps_per_epoch"]} steps at batch
-{recipe["batch_size"]}, {recipe["held_out"]:,} training images held out for the selection,
-{recipe["calibration_images"]:,} training images for batch-norm statistics, seed {recipe["seed"]}:
+**Training.** {_training(recipe, metadata["steps_per_epoch"])}:
 
     {command}
 
