@@ -10,9 +10,8 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
+from tiny_run import image_folder
 
 import bignas_tf.cli as cli
 
@@ -153,16 +152,6 @@ def test_settings_are_json_or_bare_words():
     assert found == expected
 
 
-def image_folder(root, classes=("a", "b"), count=10):
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.jpg")
-    return root
-
-
 def train(tmp_path, data, **settings):
     arguments = [f"--set={field}={value}" for field, value in settings.items()]
     return bignas(*TINY_RUN[:2], f"--workdir={tmp_path / 'run'}", f"--data={data}", *arguments)
@@ -175,13 +164,14 @@ def test_data_that_cannot_be_used_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     message = "^error: '.*empty' must hold at least 2 folders"
     assert_refused(train(tmp_path, f"folder:{tmp_path / 'empty'}"), message)
-    (image_folder(tmp_path / "images") / "none").mkdir()
+    data = image_folder(tmp_path / "images", count=10)
+    (tmp_path / "images" / "none").mkdir()
     message = "^error: Class folder '.*none' must hold images"
-    assert_refused(train(tmp_path, f"folder:{tmp_path / 'images'}"), message)
+    assert_refused(train(tmp_path, data), message)
     (tmp_path / "images" / "none").rmdir()
     (tmp_path / "images" / "a" / "0.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     message = "^error: Cannot decode image '.*images/a/0.jpg'"
-    assert_refused(train(tmp_path, f"folder:{tmp_path / 'images'}"), message)
+    assert_refused(train(tmp_path, data), message)
 
 
 def test_a_workdir_that_cannot_be_a_folder_is_refused(tmp_path):
@@ -239,6 +229,7 @@ def test_a_debugging_variable_lets_the_traceback_through(monkeypatch):
         (FileNotFoundError(2, "two", "lines"), 2),
         (RuntimeError("two lines"), 1),
         (ArithmeticError("two lines"), 1),
+        (MemoryError("two lines"), 1),
     ],
 )
 def test_an_error_becomes_one_line_and_an_exit_code(capsys, error, status):
@@ -285,7 +276,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
 
 
 def test_a_broken_image_met_in_training_is_named_last_and_what_was_trained_is_kept(tmp_path):
-    images = image_folder(tmp_path / "images", count=50)
+    images = tmp_path / "images"
+    data = image_folder(images, count=50)
     # The last bytes of a file are read when it is trained on, not when the folder is scanned.
     for number in range(3):
         path = images / "a" / f"{number}.jpg"
@@ -293,7 +285,7 @@ def test_a_broken_image_met_in_training_is_named_last_and_what_was_trained_is_ke
     run = program(
         *TINY_RUN,
         f"--workdir={tmp_path / 'run'}",
-        f"--data=folder:{images}",
+        f"--data={data}",
         "--set=held_out=0",
         "--set=seed=1",
         images="disk",

@@ -1,5 +1,8 @@
 """A tiny space, and a recipe of a run in it, that tests of several folders change."""
 
+import numpy as np
+from PIL import Image
+
 from bignas_tf.spaces import MBConvSpace, Stage
 from bignas_tf.training.recipe import Recipe
 
@@ -35,3 +38,14 @@ def tiny_recipe(**changes) -> Recipe:
         "calibration_images": 64,
     }
     return Recipe(**{**fields, **changes})
+
+
+def image_folder(root, classes="ab", count=8):
+    """Writes `count` images of noise for each class, of 8 pixels; returns them as `data`."""
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.jpg")
+    return f"folder:{root}"

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_run import image_folder
 from trainer_case import (
     FOLDER,
     RECIPE,
@@ -17,7 +18,6 @@ from trainer_case import (
     register,
     steps_saved,
     without_speed,
-    write_images,
 )
 
 import bignas_tf.training.trainer as trainer_module
@@ -158,12 +158,12 @@ def test_a_run_does_not_go_on_in_another_space(finished, tmp_path, monkeypatch):
 
 
 def test_a_run_does_not_go_on_with_other_classes_or_other_images(tmp_path, eager):
-    data = write_images(tmp_path / "images", "ab")
+    data = image_folder(tmp_path / "images")
     Trainer(FOLDER, tmp_path / "run", data=data).run(stop_after=1)
-    more = write_images(tmp_path / "classes", "abc")
+    more = image_folder(tmp_path / "classes", "abc")
     with pytest.raises(CheckpointError, match=r"another classes.*Received: \['a', 'b', 'c'\]"):
         Trainer(FOLDER, tmp_path / "run", data=more)
-    others = write_images(tmp_path / "others", "ab", count=9)
+    others = image_folder(tmp_path / "others", count=9)
     with pytest.raises(CheckpointError, match="another data fingerprint"):
         Trainer(FOLDER, tmp_path / "run", data=others)
     # The same images elsewhere are the same data.
@@ -172,7 +172,7 @@ def test_a_run_does_not_go_on_with_other_classes_or_other_images(tmp_path, eager
 
 
 def test_a_run_for_other_classes_starts_from_all_weights_but_the_classifier(finished, tmp_path):
-    data = write_images(tmp_path / "images", "ab")
+    data = image_folder(tmp_path / "images")
     trainer = Trainer(FOLDER.replace(init_from=str(finished)), tmp_path / "run", data=data)
     given, _ = checkpoint(finished, 8)
     own = trainer.supernet.weight_arrays()

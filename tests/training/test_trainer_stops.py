@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import image_folder
 from trainer_case import (
     FOLDER,
     RECIPE,
@@ -16,7 +17,6 @@ from trainer_case import (
     records,
     register,
     steps_saved,
-    write_images,
 )
 
 import bignas_tf.training.run_data as run_data_module
@@ -39,7 +39,7 @@ def tiny_by_name(monkeypatch):
 def test_a_broken_image_stops_the_run_by_name_which_then_goes_on_without_it(
     tmp_path, monkeypatch, eager
 ):
-    data = write_images(tmp_path / "images", "ab", count=20)
+    data = image_folder(tmp_path / "images", count=20)
 
     def from_disk(name, **options):
         return load_source(name, memory_limit_mb=0, **options)

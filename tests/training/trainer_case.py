@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import tiny_run
-from PIL import Image
 
 from bignas_tf.spaces import SPACES
 from bignas_tf.training import trainer
@@ -51,13 +50,3 @@ def assert_same_state(workdir, other, step):
     assert arrays.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(arrays[name], array, err_msg=name)
-
-
-def write_images(root, classes, count=8):
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.jpg")
-    return f"folder:{root}"
