@@ -4,11 +4,9 @@ A process has one backend, and that of the other tests is TensorFlow.
 """
 
 import os
-import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))  # `supernets`
 
 if os.environ.get("KERAS_BACKEND") == "jax":
     # Read when JAX loads. Two devices, for data parallelism; compilation is most of the time

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import itertools
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,26 +20,6 @@ from bignas_tf.search import (
     front,
     measure,
 )
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """Imports a benchmark for one test; its flags are those of others too."""
-    imported = []
-
-    def imports(name):
-        imported.append(name)
-        return importlib.import_module(name)
-
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield imports
-    for name in imported:
-        defined = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[name]}
-        for flag in defined & set(flags.FLAGS):
-            delattr(flags.FLAGS, flag)
-        del sys.modules[name]
 
 
 @pytest.fixture

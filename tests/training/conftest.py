@@ -1,10 +1,5 @@
-import sys
-from pathlib import Path
-
 import pytest
 import tensorflow as tf
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `tiny_run`
 
 # Two devices for tests of replicas; it has to be said before TensorFlow runs anything.
 (_CPU,) = tf.config.list_physical_devices("CPU")

@@ -1,0 +1,27 @@
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Imports a benchmark for one test; its flags are those of others too."""
+    from absl import flags
+
+    imported = []
+
+    def imports(name):
+        imported.append(name)
+        return importlib.import_module(name)
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield imports
+    for name in imported:
+        defined = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[name]}
+        for flag in defined & set(flags.FLAGS):
+            delattr(flags.FLAGS, flag)
+        del sys.modules[name]
