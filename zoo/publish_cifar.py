@@ -85,8 +85,8 @@ def write_supernet(trained, path: pathlib.Path) -> dict:
 def write_front(trained, data, workdir: pathlib.Path, path: pathlib.Path) -> int:
     """The front of the search with the statistics of its children; returns their number."""
     from bignas_tf.evaluation import ChildEvaluator
-    from bignas_tf.search import front
     from bignas_tf.json_lines import read_lines
+    from bignas_tf.search import front
     from bignas_tf.search.select import POINTS
     from bignas_tf.training.checkpoints import write_checkpoint
 

@@ -1,5 +1,6 @@
-"""Networks of published sizes, ready to build, train and export."""
+"""Networks ready to build, train and export: of published sizes, and CIFAR-10's with weights."""
 
+from bignas_tf.zoo.cifar import BigNASCifarL, BigNASCifarM, BigNASCifarS, BigNASCifarXL
 from bignas_tf.zoo.models import (
     BigNASModelL,
     BigNASModelM,
@@ -11,6 +12,10 @@ from bignas_tf.zoo.models import (
 from bignas_tf.zoo.presets import get_preset, get_spec, list_models
 
 __all__ = [
+    "BigNASCifarL",
+    "BigNASCifarM",
+    "BigNASCifarS",
+    "BigNASCifarXL",
     "BigNASModelL",
     "BigNASModelM",
     "BigNASModelS",

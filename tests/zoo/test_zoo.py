@@ -55,8 +55,8 @@ def last_width(name: str) -> int:
 
 
 def test_the_presets_are_listed_from_small_to_big():
-    assert zoo.list_models() == tuple(NAMES)
-    costs = [count(zoo.get_spec(name)).macs for name in NAMES]
+    assert set(NAMES) < set(zoo.list_models())
+    costs = [count(zoo.get_spec(name)).macs for name in zoo.list_models()]
     assert costs == sorted(costs)
 
 
@@ -224,7 +224,7 @@ def test_a_bad_argument_is_named_with_what_is_allowed_and_what_came(arguments, m
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     for read in (zoo.get_spec, zoo.get_preset):
-        with pytest.raises(ValueError, match="must be one of bignasmodel_s, .* Received: 'xxl'"):
+        with pytest.raises(ValueError, match="must be one of bignascifar_s, .* Received: 'xxl'"):
             read("xxl")
 
 
