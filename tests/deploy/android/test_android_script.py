@@ -18,12 +18,21 @@ def script(phones, files, tool, *flags):
     return [sys.executable, path, *arguments, *flags]
 
 
+def heeding_ctrl_c():
+    """Tests that run in the background of a script inherit that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_removes_what_was_pushed_and_ends_the_tool(phones, files, tool, tmp_path):
     phones.add("A1", tool={"gpu": "hangs"})
     output = tmp_path / "a.csv"
     command = script(phones, files, tool, "--backends=xnnpack,gpu", "--pause=0", f"--csv={output}")
     with subprocess.Popen(  # noqa: S603 - our own script
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding_ctrl_c,
     ) as process:
         for _ in range(600):
             if (phones.home / "A1" / "hanging").exists():
