@@ -133,7 +133,7 @@ def test_a_leading_rescaling_tells_the_input_range_unless_the_json_does(
             ["--model={text}", "--output={out}"],
             "a .keras file or a model of the zoo",
         ),
-        ("convert_tflite", ["--model=unheard_of", "--output={out}"], "or one of bignasmodel_s, "),
+        ("convert_tflite", ["--model=unheard_of", "--output={out}"], "or one of bignascifar_s, "),
         ("convert_tflite", ["--model={keras}", "--output={out}"], "is not a Keras file"),
         ("convert_tflite", ["--model={keras}", "--output={tflite}"], "exists already"),
         (
