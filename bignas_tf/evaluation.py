@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,39 @@ BATCH = 256
 MEMORY_LIMIT_MB = 4096.0
 
 
-def forward(spec: NetworkSpec, weights: Mapping[str, Any], images: Any) -> Any:
-    """Logits of a finished network in inference mode, without building a model.
+def network(spec: NetworkSpec, weights: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """A finished network in inference mode, block after block, without building a model.
 
     Args:
         spec: the network.
         weights: tensors or arrays by `op/weight`, moving statistics included.
-        images: `(batch, *spec.input_shape)`, in the input range -1..1.
 
     Returns:
+        From images, `(batch, *spec.input_shape)` in the input range -1..1, to logits
         `(batch, classes)`.
     """
     ops = spec.ops()
     last = last_uses(ops)
-    tensors = {INPUT: K.convert_to_tensor(images)}
-    end = 0
+    blocks, end = [], 0
     for _, block in itertools.groupby(ops, key=lambda op: op.block):
         group = tuple(block)
         end += len(group)
         live = {name for name, index in last.items() if index >= end} | {ops[-1].name}
-        found = stretch(group, weights, live)(tensors)
-        tensors = {name: x for name, x in tensors.items() if name in live} | found
-    return tensors[ops[-1].name]
+        blocks.append((stretch(group, weights, live), live))
+
+    def run(images: Any) -> Any:
+        tensors = {INPUT: K.convert_to_tensor(images)}
+        for block, live in blocks:
+            found = block(tensors)
+            tensors = {name: x for name, x in tensors.items() if name in live} | found
+        return tensors[ops[-1].name]
+
+    return run
+
+
+def forward(spec: NetworkSpec, weights: Mapping[str, Any], images: Any) -> Any:
+    """Logits of a finished network; see `network`."""
+    return network(spec, weights)(images)
 
 
 def prepared(split: Split, resolution: int) -> np.ndarray:
@@ -105,10 +116,10 @@ def _spans(count: int, size: int) -> list[tuple[int, int]]:
 def predict(
     spec: NetworkSpec, weights: Mapping[str, Any], images: np.ndarray | Streamed
 ) -> np.ndarray:
-    """Logits of all images, `(images, classes)`; see `forward`."""
-    weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
+    """Logits of all images, `(images, classes)`; see `network`."""
+    run = network(spec, {path: K.convert_to_tensor(value) for path, value in weights.items()})
     with full_precision():
-        found = [K.convert_to_numpy(forward(spec, weights, batch)) for batch in batches_of(images)]
+        found = [K.convert_to_numpy(run(batch)) for batch in batches_of(images)]
     return np.concatenate(found)
 
 
