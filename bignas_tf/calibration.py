@@ -21,9 +21,9 @@ from keras import ops as K
 from bignas_tf import cost
 from bignas_tf.checks import require, require_choice, require_int
 from bignas_tf.ops import INPUT, BatchNorm, Op, last_uses
-from bignas_tf.primitives import apply_finished, full_precision, moments, normalize
+from bignas_tf.primitives import full_precision, moments
 from bignas_tf.spec import NetworkSpec
-from bignas_tf.stretch import stretch
+from bignas_tf.stretch import Stretch, stretch
 
 # Float64 `(n,)` of every worker that calibrates together, in their order: `(workers, n)`.
 Gather = Callable[[np.ndarray], np.ndarray]
@@ -211,10 +211,6 @@ class SequentialCalibration:
         self.weights = {path: K.convert_to_tensor(value) for path, value in weights.items()}
         self.statistics: dict[str, np.ndarray] = {}
 
-    def apply(self, op: Op, *inputs: Any) -> Any:
-        """Runs an op whose statistics are settled."""
-        return apply_finished(op, self.weights, *inputs)
-
     def settle(self, op: BatchNorm, chunks: Iterator[Any]) -> None:
         """Fixes the statistics of `op` from its inputs."""
         pooled = PooledMoments()
@@ -242,13 +238,7 @@ class SequentialCalibration:
             What is needed, of every chunk.
         """
         tensors = [dict(chunk) for chunk in chunks]
-        blocks = ["", *(op.block for op in ops)]
-        starts = (
-            index
-            for index, op in enumerate(ops)
-            if isinstance(op, BatchNorm) or op.block != blocks[index]
-        )
-        for start, end in itertools.pairwise(sorted({0, *starts, len(ops)})):
+        for start, end in _parts(ops):
             first = ops[start]
             if isinstance(first, BatchNorm):
                 self.settle(first, (chunk[first.inputs[0]] for chunk in tensors))
@@ -262,6 +252,17 @@ class SequentialCalibration:
         return [{k: x for k, x in chunk.items() if k in needed} for chunk in tensors]
 
 
+def _parts(ops: Sequence[Op]) -> list[tuple[int, int]]:
+    """From where to where ops run in one go: a batch norm begins a part, and so does a block."""
+    blocks = ["", *(op.block for op in ops)]
+    starts = (
+        index
+        for index, op in enumerate(ops)
+        if isinstance(op, BatchNorm) or op.block != blocks[index]
+    )
+    return list(itertools.pairwise(sorted({0, *starts, len(ops)})))
+
+
 def _recompute(
     network: SequentialCalibration,
     network_ops: Sequence[Op],
@@ -270,57 +271,44 @@ def _recompute(
 ) -> None:
     """Holds what is read beyond each end and recomputes what lies between two of them."""
     last = last_uses(network_ops)
-    tensors: dict[str, list[Any]] = {INPUT: chunks}
-    for start, end in itertools.pairwise([0, *ends]):
-        ops = network_ops[start:end]
-        own = {op.name for op in ops}
-        sources = sorted({name for op in ops for name in op.inputs} - own)
+    held = [{INPUT: chunk} for chunk in chunks]
+    for begin, end in itertools.pairwise([0, *ends]):
+        ops = network_ops[begin:end]
+        parts: list[tuple[Stretch, set[str]]] = []
+        for start, stop in _parts(ops):
+            first = ops[start]
+            if isinstance(first, BatchNorm):
+                inputs = (inner[first.inputs[0]] for inner in _replayed(held, parts))
+                network.settle(first, inputs)
+            live = {name for name, use in last.items() if use >= begin + stop}
+            parts.append((stretch(ops[start:stop], network.weights, live), live))
+        if end < len(network_ops):
+            held = list(_replayed(held, parts))
 
-        def run(
-            upto: Sequence[Op], start: int = start, sources: list[str] = sources
-        ) -> Iterator[dict[str, Any]]:
-            for position in range(len(chunks)):
-                inner = {name: tensors[name][position] for name in sources}
-                for index, op in enumerate(upto, start):
-                    inner[op.name] = network.apply(op, *(inner[name] for name in op.inputs))
-                    for name in set(op.inputs):
-                        if last[name] == index:
-                            del inner[name]
-                yield inner
 
-        for position, op in enumerate(ops):
-            if isinstance(op, BatchNorm):
-                before = ops[:position]
-                network.settle(op, (inner[op.inputs[0]] for inner in run(before)))
-        kept = [op.name for op in ops if end <= last[op.name] < len(network_ops)]
-        outputs: dict[str, list[Any]] = {name: [] for name in kept}
-        for inner in run(ops) if kept else ():
-            for name in kept:
-                outputs[name].append(inner[name])
-        tensors.update(outputs)
-        for name in sources:
-            if last[name] < end:
-                del tensors[name]
+def _replayed(
+    chunks: Sequence[dict[str, Any]], parts: Sequence[tuple[Stretch, set[str]]]
+) -> Iterator[dict[str, Any]]:
+    """What is live after the parts, chunk after chunk."""
+    for inner in chunks:
+        for run, live in parts:
+            found = run(inner)
+            inner = {name: x for name, x in inner.items() if name in live} | found
+        yield inner
 
 
 def _batch_average(
     ops: Sequence[Op], weights: Mapping[str, Any], chunks: list[Any]
 ) -> dict[str, np.ndarray]:
-    """Mean over chunks of the statistics of every layer, all layers in training mode."""
+    """Mean over chunks of the statistics of every layer, all layers in training mode.
+
+    A network in training mode normalizes each chunk by statistics that are exact for that chunk.
+    """
     sums: dict[str, np.ndarray] = {}
     for chunk in chunks:
-        tensors: dict[str, Any] = {INPUT: chunk}
-        for op in ops:
-            inputs = [tensors[name] for name in op.inputs]
-            if isinstance(op, BatchNorm):
-                mean, variance = moments(inputs[0])
-                for name, value in (("mean", mean), ("variance", variance)):
-                    path = f"{op.name}/moving_{name}"
-                    found = K.convert_to_numpy(value).astype(np.float64)
-                    sums[path] = sums.get(path, 0.0) + found
-                gamma, beta = weights[f"{op.name}/gamma"], weights[f"{op.name}/beta"]
-                tensors[op.name] = normalize(inputs[0], mean, variance, gamma, beta, op.epsilon)
-            else:
-                tensors[op.name] = apply_finished(op, weights, *inputs)
+        calibration = SequentialCalibration(weights)
+        calibration.walk(ops, [{INPUT: chunk}])
+        for path, found in calibration.statistics.items():
+            sums[path] = sums.get(path, 0.0) + found.astype(np.float64)
     dtype = keras.backend.standardize_dtype(chunks[0].dtype)
     return {path: (total / len(chunks)).astype(dtype) for path, total in sums.items()}
