@@ -145,6 +145,10 @@ def apply_weightless(op: Op, *inputs: Any) -> Any:
     """Runs an op that has no weights (dropout excepted: it needs its mask)."""
     x = inputs[0]
     if isinstance(op, Activation):
+        if op.function == "swish" and keras.backend.backend() == "tensorflow":
+            from bignas_tf.tensorflow_swish import swish
+
+            return swish(x)
         return keras.activations.get(op.function)(x)
     if isinstance(op, Pool):
         pool = K.average_pool if op.kind == "average" else K.max_pool
