@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bignas_tf.report.drawing import COLOUR, Picture, plot_style, svg
+from bignas_tf.report.held_out import draw_held_out, fit_scale
 from bignas_tf.report.inputs import Point, Run
 from bignas_tf.report.labels import add_labels
 from bignas_tf.report.targets import draw_targets
 from bignas_tf.search.metrics import METRICS
 from bignas_tf.search.pareto import front
-
-_FAINTEST = 0.02  # share of the evaluated children that may lie below the plot
 
 
 def draw_costs(run: Run) -> list[Picture]:
@@ -41,71 +39,39 @@ def _draw(run: Run, points: Sequence[Point], metric: str) -> Picture:
         {"cost": point.cost(metric), "accuracy": point.accuracy, "point": point} for point in points
     ]
     best = front(rows, cost="cost")
-    chosen = {tuple(child.genotype.items()): child for child in run.selected}
-    places = [
-        (row["cost"], 100 * row["accuracy"], chosen[key].name)
-        for row in rows
-        if (key := tuple(row["point"].genotype.items())) in chosen
-    ]
-    low, high = _scale(rows, [row["accuracy"] for row in best] + [y / 100 for _, y, _ in places])
+    names: dict[tuple, list[str]] = {}
+    for child in run.selected:
+        names.setdefault(tuple(child.genotype.items()), []).append(child.name)
+    chosen = [row for row in rows if tuple(row["point"].genotype.items()) in names]
+    scale = fit_scale(
+        [row["accuracy"] for row in rows], [row["accuracy"] for row in (*best, *chosen)]
+    )
     with plot_style():
         figure = Figure(figsize=(9, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        _plot(axes, rows, best, places)
+        places = [[(row["cost"], row["accuracy"]) for row in some] for some in (rows, best, chosen)]
+        draw_held_out(axes, *places)
         limits = {child.budget[metric] for child in run.selected if metric in child.budget}
         for limit in sorted(limits):
             axes.axvline(limit, color=COLOUR["muted"], linestyle=":", linewidth=1)
-        axes.set_ylim(low, high)
+        axes.set_ylim(scale.low, scale.high)
         unit = METRICS[metric].unit if metric in METRICS else ""
         axes.set_xlabel(f"{metric} ({unit})" if unit else metric)
         axes.set_ylabel("accuracy (%)")
         figure.legend(loc="outside upper left", ncols=3, fontsize=8.5, handlelength=1.4)
         figure.draw_without_rendering()  # the layout must be final before names are placed
+        labels = [
+            (row["cost"], 100 * row["accuracy"], name)
+            for row in chosen
+            for name in names[tuple(row["point"].genotype.items())]
+        ]
         lines = [[(row["cost"], 100 * row["accuracy"]) for row in best]]
-        add_labels(axes, places, lines, [], COLOUR["ink"], COLOUR["card"])
+        add_labels(axes, labels, lines, [], COLOUR["ink"], COLOUR["card"])
         words = f"Held-out accuracy over {metric} of {len(points)} evaluated children"
         notes = [f"{words}; dotted: the limits."]
         missing = len(run.points) - len(points)
         notes += [f"{missing} whose {metric} is not known are left out."] if missing else []
-        targets = draw_targets(axes, run, [row["point"] for row in best], low, high, metric)
-        return Picture(svg(figure, f"cost-{metric}", f"{words}."), notes, targets)
-
-
-def _scale(rows: Sequence[dict[str, Any]], needed: Sequence[float]) -> tuple[float, float]:
-    """Accuracies in percent between which the plot draws."""
-    shares = sorted(row["accuracy"] for row in rows)
-    heart = [*shares[int(_FAINTEST * len(shares)) :], *needed]
-    margin = 0.06 * max(max(heart) - min(heart), 0.01)
-    return 100 * (min(heart) - margin), 100 * min(max(heart) + margin, 1.004)
-
-
-def _plot(
-    axes: Axes,
-    rows: Sequence[dict[str, Any]],
-    best: Sequence[dict[str, Any]],
-    places: Sequence[tuple[float, float, str]],
-) -> None:
-    def columns(some: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
-        return [row["cost"] for row in some], [100 * row["accuracy"] for row in some]
-
-    axes.plot(
-        *columns(rows),
-        "o",
-        color=COLOUR["point"],
-        markersize=3,
-        markeredgewidth=0,
-        label="evaluated children (held-out images)",
-    )
-    axes.plot(*columns(best), "-", color=COLOUR["front"], linewidth=1.3, label="front")
-    if places:
-        axes.plot(
-            [x for x, _, _ in places],
-            [y for _, y, _ in places],
-            "o",
-            color=COLOUR["front"],
-            markersize=7,
-            markerfacecolor=COLOUR["card"],
-            markeredgewidth=1.6,
-            zorder=3,
-            label="selected",
+        targets = draw_targets(
+            axes, run, [row["point"] for row in best], scale.low, scale.high, metric
         )
+        return Picture(svg(figure, f"cost-{metric}", f"{words}."), notes, targets)

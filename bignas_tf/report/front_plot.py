@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bignas_tf.report.drawing import COLOUR, Picture, plot_style, svg
+from bignas_tf.report.held_out import Scale, draw_held_out, fit_scale
 from bignas_tf.report.inputs import Run, Tested
 from bignas_tf.report.labels import add_labels
 from bignas_tf.report.targets import draw_targets
 
 _LOG_FROM = 5  # ratio of the largest to the smallest MMACs
-_FAINTEST = 0.02  # share of the evaluated children that may lie off the scale
-_REACH = 0.6  # of the heart's height: how far below it something is still drawn
-
-
-@dataclasses.dataclass(frozen=True)
-class _Scale:
-    """Accuracies, in percent, between which the plot draws."""
-
-    low: float
-    high: float
-
-    def holds(self, share: float) -> bool:
-        return self.low <= 100 * share <= self.high
 
 
 def draw_front(run: Run) -> Picture:
@@ -70,61 +56,28 @@ def _children(run: Run) -> dict[str, Tested]:
     return {child.name: found[child.name] for child in run.selected if child.name in found}
 
 
-def _scale(run: Run) -> _Scale:
-    """Fits the heart of the plot; what lies far below it must not squash it."""
-    points = sorted(point.accuracy for point in run.points)
-    heart = points[int(_FAINTEST * len(points)) :]
-    heart += [point.accuracy for point in run.front] + [child.accuracy for child in run.selected]
+def _scale(run: Run) -> Scale:
+    needed = [point.accuracy for point in run.front]
+    needed += [child.accuracy for child in run.selected]
     rest = []
     for tested in [*_children(run).values(), *_references(run).values()]:
-        heart += [tested.top1, *(tested.interval or ())]
+        needed += [tested.top1, *(tested.interval or ())]
         rest += [tested.uncalibrated] if tested.uncalibrated is not None else []
     if run.evaluation:
         rest += [tested.top1 for tested in run.evaluation.baselines.values()]
-    low, high = min(heart), max(heart)
-    reach = _REACH * max(high - low, 0.01)
-    near = [share for share in rest if low - reach <= share <= high + reach]
-    low, high = min([low, *near]), max([high, *near])
-    margin = 0.06 * max(high - low, 0.01)
-    return _Scale(100 * (low - margin), 100 * min(high + margin, 1.004))
+    return fit_scale([point.accuracy for point in run.points], needed, rest)
 
 
-def _draw_selection(axes: Axes, run: Run, scale: _Scale) -> None:
-    shown = [point for point in run.points if scale.holds(point.accuracy)]
-    if shown:
-        axes.plot(
-            [point.mmacs for point in shown],
-            [100 * point.accuracy for point in shown],
-            "o",
-            color=COLOUR["point"],
-            markersize=3,
-            markeredgewidth=0,
-            label="evaluated children (held-out images)",
-        )
-    if run.front:
-        axes.plot(
-            [point.mmacs for point in run.front],
-            [100 * point.accuracy for point in run.front],
-            "-",
-            color=COLOUR["front"],
-            linewidth=1.3,
-            label="front (held-out images)",
-        )
-    if run.selected:
-        axes.plot(
-            [child.mmacs for child in run.selected],
-            [100 * child.accuracy for child in run.selected],
-            "o",
-            color=COLOUR["front"],
-            markersize=7,
-            markerfacecolor=COLOUR["card"],
-            markeredgewidth=1.6,
-            zorder=3,
-            label="selected (held-out images)",
-        )
+def _draw_selection(axes: Axes, run: Run, scale: Scale) -> None:
+    draw_held_out(
+        axes,
+        [(point.mmacs, point.accuracy) for point in run.points if scale.holds(point.accuracy)],
+        [(point.mmacs, point.accuracy) for point in run.front],
+        [(child.mmacs, child.accuracy) for child in run.selected],
+    )
 
 
-def _draw_test(axes: Axes, run: Run, scale: _Scale) -> None:
+def _draw_test(axes: Axes, run: Run, scale: Scale) -> None:
     """Markers of test accuracy: the selected children, then biggest and smallest."""
     if run.evaluation is None:
         return
@@ -164,7 +117,7 @@ def _draw_test(axes: Axes, run: Run, scale: _Scale) -> None:
         )
 
 
-def _draw_baselines(axes: Axes, run: Run, scale: _Scale) -> list[Annotation]:
+def _draw_baselines(axes: Axes, run: Run, scale: Scale) -> list[Annotation]:
     texts = []
     for name, tested in (run.evaluation.baselines if run.evaluation else {}).items():
         if not scale.holds(tested.top1):
@@ -233,7 +186,7 @@ def _obstacles(axes: Axes, run: Run) -> list[list[tuple[float, float]]]:
     return [line for line in found if line]
 
 
-def _notes(run: Run, scale: _Scale) -> list[str]:
+def _notes(run: Run, scale: Scale) -> list[str]:
     notes = []
     below = sum(not scale.holds(point.accuracy) for point in run.points)
     if below:
