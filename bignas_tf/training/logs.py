@@ -23,7 +23,8 @@ import numpy as np
 import tqdm
 
 from bignas_tf import files
-from bignas_tf.checks import require_int
+from bignas_tf.checks import is_int, require_int
+from bignas_tf.json_lines import mend, read_lines, write_lines
 from bignas_tf.machine import cpu_model, device
 
 
@@ -42,7 +43,7 @@ class JsonlLog:
         logged: names that the lines of `resume_step` have.
 
     Raises:
-        ValueError: if a line other than the last is not an object with an int `step`.
+        ValueError: if any but a half-written last line is no object with an int `step`.
     """
 
     def __init__(self, path: str | os.PathLike[str], resume_step: int | None = None) -> None:
@@ -87,28 +88,19 @@ class JsonlLog:
         self.close()
 
     def _keep(self, last_step: float) -> None:
-        text = self.path.read_bytes()
-        lines = text.splitlines()
-        kept = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                step = record["step"]
-                require_int("step", step, low=0)
-            except (ValueError, KeyError, TypeError) as error:
-                if number == len(lines) and not text.endswith(b"\n"):
-                    break
+        mend(self.path)
+        records = read_lines(self.path)
+        for number, record in enumerate(records, start=1):
+            if not is_int(record.get("step"), low=0):
                 raise ValueError(
                     f"Line {number} of {self.path} must be a JSON object with an int `step`. "
-                    f"Received: {line[:80]!r}"
-                ) from error
-            if step <= last_step:
-                kept.append(line + b"\n")
-            if step == last_step:
+                    f"Received: {json.dumps(record)[:80]}"
+                )
+            if record["step"] == last_step:
                 self.logged |= record.keys()
-        if b"".join(kept) != text:
-            with files.replacing(self.path) as temporary:
-                temporary.write_bytes(b"".join(kept))
+        kept = [record for record in records if record["step"] <= last_step]
+        if len(kept) < len(records):
+            write_lines(self.path, kept)
 
 
 class ScalarLog:
