@@ -14,11 +14,12 @@ import bignas_tf.cli as cli
 from bignas_tf import sweep
 from bignas_tf.training.tensorflow_loop import TensorflowLoop
 
-STEPS = 8  # of a run: 138 of the digits are left to train on, four batches of them an epoch
+STEPS = 4  # of a run: 138 of the digits are left to train on, two batches of them an epoch
 MIDDLE = (SMALL + BIG) / 2
 SET = {
     "space": "tiny",
     "epochs": 2,
+    "batch_size": 64,
     "held_out": 1300,
     "calibration_images": 64,
     "schedule": {"kind": "cosine", "initial": 0.1},

@@ -62,8 +62,8 @@ def test_all_variants_of_a_seed_come_before_the_next_seed(finished):
     assert order == [(s, v, c) for s in "03" for v in ("full", "plain") for c in children]
     assert said.splitlines()[:3] == [
         "run 1 of 4: full-seed0",
-        "run 2 of 4: plain-seed0, about 0:00:24 left",
-        "run 3 of 4: full-seed3, about 0:00:16 left",
+        "run 2 of 4: plain-seed0, about 0:00:12 left",
+        "run 3 of 4: full-seed3, about 0:00:08 left",
     ]
 
 
@@ -99,7 +99,7 @@ def test_every_row_has_the_figures_of_its_child_of_the_loaded_run(finished):
         assert float(row["mmacs"]) == counted.mmacs
         assert float(row["params_m"]) == counted.params_m
         assert row["resolution"] == str(genotype["resolution"])
-        assert (row["test_images"], row["steps"], row["train_seconds"]) == ("359", "8", "8.0")
+        assert (row["test_images"], row["steps"], row["train_seconds"]) == ("359", "4", "4.0")
         assert (row["status"], row["recipe"], row["data"]) == ("finished", "digits", "digits")
         assert json.loads(row["overrides"]) == SET | FILE["variants"]["plain"]
         assert row["backend"] == "tensorflow"
@@ -136,7 +136,7 @@ def test_a_killed_sweep_goes_on_within_its_run_and_ends_like_one_that_was_not(
     path.write_text("".join(others))
     shutil.rmtree(copy / "runs" / "plain-seed0")
     with monkeypatch.context() as patch:
-        Steps(patch, at=7, what=kill)  # there is a checkpoint of step 4
+        Steps(patch, at=4, what=kill)  # there is a checkpoint of step 2
         status, out, _ = call(copy, FILE)
     assert (status, out.splitlines()[-1]) == (130, "stopped; the same command goes on")
     assert path.read_text() == "".join(others)
@@ -146,8 +146,8 @@ def test_a_killed_sweep_goes_on_within_its_run_and_ends_like_one_that_was_not(
         "run 1 of 4: full-seed0 is in results.csv",
         "run 2 of 4: plain-seed0",
     ]
-    assert steps.made == STEPS - 4
-    assert read(copy / "runs" / "plain-seed0" / "run.json")["resumed"][0]["step"] == 4
+    assert steps.made == STEPS - 2
+    assert read(copy / "runs" / "plain-seed0" / "run.json")["resumed"][0]["step"] == 2
     assert rows(copy) == rows(finished[0])  # train_seconds too
 
 
@@ -189,8 +189,8 @@ def test_a_diverged_run_is_recorded_and_others_may_be_added(tmp_path, monkeypatc
     assert (bad["child"], bad["top1"], bad["held_out_top1"]) == ("", "", "")
     # A variant that the file no longer has keeps its rows.
     steps = Steps(monkeypatch)
-    out = done(tmp_path, ONE | {"variants": {"new": {"held_out": 0, "batch_size": 300}} | variants})
-    assert steps.made == 2 * (1438 // 300)
+    out = done(tmp_path, ONE | {"variants": {"new": {"held_out": 0, "batch_size": 700}} | variants})
+    assert steps.made == 2 * (1438 // 700)
     assert rows(tmp_path)[2:] == first
     assert rows(tmp_path)[0]["held_out_top1"] == ""
     assert f"bad of seed 0 {bad['status']}" in out.splitlines()
@@ -245,7 +245,7 @@ def test_other_images_are_refused_and_so_is_a_run_of_unknown_settings(copy, tmp_
 
 def test_a_run_that_was_begun_does_not_go_on_for_another_number_of_epochs(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        Steps(patch, at=6, what=kill)
+        Steps(patch, at=3, what=kill)
         call(tmp_path, ONE)
     other = ONE | {"set": SET | {"epochs": 3}}
     assert_refused(call(tmp_path, other), "^error: Run 'one-seed0' was made with another epochs")
@@ -262,4 +262,4 @@ def test_other_children_are_selected_from_the_same_weights_once_the_rows_are_gon
     assert steps.made == 0
     found = [(row["variant"], row["child"]) for row in rows(copy)]
     assert found[:4] == [("full", c) for c in ("biggest", "smallest", "m")] + [("plain", "biggest")]
-    assert [row["train_seconds"] for row in rows(copy)] == ["8.0"] * 12
+    assert [row["train_seconds"] for row in rows(copy)] == ["4.0"] * 12
