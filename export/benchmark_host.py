@@ -6,6 +6,7 @@ Example:
 
 Rounds go on until the median of every file is known to --spread (half the width of its 95 %
 interval), for --seconds at most; files that are not are named. Let nothing else run meanwhile.
+A file that crashes or hangs is left out, named at the end, and the exit status is 1.
 The CSV holds the processor, the load, the versions and the date in every row.
 """
 
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from bignas_tf.deploy.latency import measure, table, write_csv
+from bignas_tf.deploy.latency import TimingError, measure, table, write_csv
+from bignas_tf.deploy.latency_process import LIMIT
 from bignas_tf.deploy.latency_profile import profile_outputs, write_profiles
 from bignas_tf.deploy.script import run_script
 from bignas_tf.files import check_output
@@ -29,6 +31,7 @@ _ROUNDS = flags.DEFINE_integer(
 )
 _SPREAD = flags.DEFINE_float("spread", 0.02, "Of the median, relative.", 0.0, 1.0)
 _SECONDS = flags.DEFINE_float("seconds", 30.0, "Limit with --spread.", lower_bound=0.0)
+_LIMIT = flags.DEFINE_float("limit", LIMIT, "Seconds of a file's loading or one turn.")
 _DELEGATE = flags.DEFINE_enum(
     "delegate", "xnnpack", ["xnnpack", "none"], "none runs LiteRT's own kernels."
 )
@@ -45,27 +48,36 @@ def main() -> None:
         check_output(Path(_CSV.value), _OVERWRITE.value)
     if _PROFILE.value:
         profile_outputs(_MODEL.value, Path(_PROFILE.value))
-    latencies = measure(
-        _MODEL.value,
-        threads=_THREADS.value,
-        warmup=_WARMUP.value,
-        runs=_RUNS.value,
-        rounds=_ROUNDS.value or 1,
-        spread=None if _ROUNDS.value else _SPREAD.value,
-        seconds=_SECONDS.value,
-        delegate=_DELEGATE.value,
-    )
+    failure = None
+    try:
+        latencies = measure(
+            _MODEL.value,
+            threads=_THREADS.value,
+            warmup=_WARMUP.value,
+            runs=_RUNS.value,
+            rounds=_ROUNDS.value or 1,
+            spread=None if _ROUNDS.value else _SPREAD.value,
+            seconds=_SECONDS.value,
+            limit=_LIMIT.value,
+            delegate=_DELEGATE.value,
+        )
+    except TimingError as error:
+        if not error.latencies:
+            raise
+        latencies, failure = error.latencies, error
     print(table(latencies))
     if _CSV.value:
         write_csv(latencies, _CSV.value, overwrite=_OVERWRITE.value)
     if _PROFILE.value:
         profiles = write_profiles(
-            _MODEL.value,
+            [latency.path for latency in latencies],
             Path(_PROFILE.value),
             threads=_THREADS.value,
             delegate=_DELEGATE.value,
         )
         print("\n".join(profiles))
+    if failure:
+        raise failure
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 Rounds go on until the median of every file is known to --spread (half the width of its 95 %
 interval), for --seconds at most; files that are not are named. --profile times operators.
+A file that crashes or hangs is left out, named at the end, and the exit status is 1.
 
 For a run: all .tflite files of its folder; writes benchmark.csv there. Let nothing else
 run meanwhile.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.commands.run_folder import recorded, require_one
+from bignas_tf.deploy.latency_process import LIMIT
 
 
 def add_arguments(parser: Any) -> None:
@@ -36,6 +38,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--rounds", type=int, help="turns of each file, instead of --spread")
     parser.add_argument("--spread", type=float, default=0.02, help="of the median, relative")
     parser.add_argument("--seconds", type=float, default=30.0, help="limit with --spread")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, help="seconds of a file's loading or one turn"
+    )
     parser.add_argument("--profile", type=Path, help="folder for a CSV of each file's operators")
     parser.add_argument("--csv", type=Path, help="file to write, with --model")
 
@@ -79,25 +84,34 @@ def _file(path: str, folder: Path) -> str:
 
 def _time(files: list[str], names: list[str], output: Path | None, arguments: Any) -> None:
     """Times files and tells of them by `names`."""
-    from bignas_tf.deploy.latency import measure, table, write_csv
+    from bignas_tf.deploy.latency import TimingError, measure, table, write_csv
     from bignas_tf.deploy.latency_profile import write_profiles
 
-    found = measure(
-        files,
-        threads=arguments.threads,
-        warmup=arguments.warmup,
-        runs=arguments.runs,
-        rounds=1 if arguments.rounds is None else arguments.rounds,
-        spread=arguments.spread if arguments.rounds is None else None,
-        seconds=arguments.seconds,
-    )
-    latencies = [
-        dataclasses.replace(latency, path=name) for latency, name in zip(found, names, strict=True)
-    ]
+    failure = None
+    try:
+        found = measure(
+            files,
+            threads=arguments.threads,
+            warmup=arguments.warmup,
+            runs=arguments.runs,
+            rounds=1 if arguments.rounds is None else arguments.rounds,
+            spread=arguments.spread if arguments.rounds is None else None,
+            seconds=arguments.seconds,
+            limit=arguments.limit,
+        )
+    except TimingError as error:
+        if not error.latencies:
+            raise
+        found, failure = error.latencies, error
+    called = dict(zip(files, names, strict=True))
+    latencies = [dataclasses.replace(latency, path=called[latency.path]) for latency in found]
     print(table(latencies))
     if output:
         write_csv(latencies, output, overwrite=bool(arguments.workdir))
         print(f"written to {output}")
     if arguments.profile:
-        for text in write_profiles(files, arguments.profile, threads=arguments.threads):
+        timed = [latency.path for latency in found]
+        for text in write_profiles(timed, arguments.profile, threads=arguments.threads):
             print(text)
+    if failure:
+        raise failure

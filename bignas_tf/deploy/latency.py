@@ -12,13 +12,15 @@ import io
 import math
 import os
 import platform
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bignas_tf.deploy.latency_process import Worker, started
+from bignas_tf.deploy.latency_process import LIMIT, Worker, started
 from bignas_tf.deploy.latency_spread import LEAST_ROUNDS, relative_spread
 from bignas_tf.files import check_output, staged
 from bignas_tf.machine import cpu_model
@@ -69,6 +71,22 @@ class Latency:
     steady: bool | None = None
 
 
+class TimingError(RuntimeError):
+    """Files that died or hung while they were timed.
+
+    Args:
+        message: what became of each.
+        latencies: of the other files.
+
+    Attributes:
+        latencies: list of `Latency`, of the other files in their order.
+    """
+
+    def __init__(self, message: str, latencies: Sequence[Latency]) -> None:
+        super().__init__(message)
+        self.latencies = list(latencies)
+
+
 def measure(
     paths: Sequence[str | os.PathLike[str]],
     *,
@@ -78,6 +96,7 @@ def measure(
     rounds: int = 5,
     spread: float | None = None,
     seconds: float = 60.0,
+    limit: float = LIMIT,
     delegate: str = "xnnpack",
     progress: bool = True,
 ) -> list[Latency]:
@@ -97,6 +116,7 @@ def measure(
             as small. None takes `rounds` as they are.
         seconds: float, after which no further round begins for the sake of `spread`;
             files that did not get there are not `steady`.
+        limit: float, seconds that a file's loading, or a round of it, may take.
         delegate: `"xnnpack"` or `"none"`.
         progress: bool, shows a progress bar where stderr is a terminal.
 
@@ -105,23 +125,23 @@ def measure(
 
     Raises:
         ValueError: if an argument is out of range or a file is not a TFLite model.
-        RuntimeError: if a process dies.
+        TimingError: if the process of a file dies or takes longer than `limit`; the others
+            are timed all the same, and their figures are in it.
     """
     _check(paths, warmup, runs, rounds, spread, seconds)
+    _check_limit(limit)
     from tqdm import tqdm
 
+    failures: list[Exception] = []
     with contextlib.ExitStack() as stack:
-        workers = [
-            stack.enter_context(started(os.fspath(path), threads, delegate)) for path in paths
-        ]
-        bar = stack.enter_context(
-            tqdm(
-                total=rounds * len(workers) if spread is None else None,
-                desc="timing",
-                unit="round",
-                disable=None if progress else True,
-            )
-        )
+        workers: list[Worker] = []
+        for path in paths:
+            with _noted(failures):
+                one = started(os.fspath(path), threads, delegate, limit=limit)
+                workers.append(stack.enter_context(one))
+        total = rounds * len(workers) if spread is None else None
+        quiet = None if progress else True
+        bar = stack.enter_context(tqdm(total=total, desc="timing", unit="round", disable=quiet))
         start = time.monotonic()
         done = 0
         while done < rounds or (
@@ -129,11 +149,36 @@ def measure(
             and not all(_is_steady(worker, done, spread) for worker in workers)
             and (done < LEAST_ROUNDS or time.monotonic() - start < seconds)
         ):
-            for worker in workers:
-                worker.round(warmup, runs)
-                bar.update()
+            workers = [worker for worker in workers if _turn(worker, warmup, runs, failures, bar)]
             done += 1
-    return [_latency(worker, threads, warmup, done, spread) for worker in workers]
+    found = [_latency(worker, threads, warmup, done, spread) for worker in workers]
+    if failures:
+        raise TimingError("; ".join(map(str, failures)), found)
+    return found
+
+
+@contextlib.contextmanager
+def _noted(failures: list[Exception]) -> Iterator[None]:
+    """Notes that a process died or hung; a wrong file or argument still ends everything."""
+    try:
+        yield
+    except RuntimeError as error:
+        failures.append(error)
+
+
+def _turn(worker: Worker, warmup: int, runs: int, failures: list[Exception], bar: Any) -> bool:
+    """Whether a worker got through a round; if not, it is noted."""
+    before = len(failures)
+    with _noted(failures):
+        worker.round(warmup, runs)
+    bar.update()
+    return len(failures) == before
+
+
+def _check_limit(limit: float) -> None:
+    longest = threading.TIMEOUT_MAX
+    if not 0 < limit <= longest:
+        raise ValueError(f"`limit` must be above 0, at most {longest:g} s. Received: {limit}")
 
 
 def _check(

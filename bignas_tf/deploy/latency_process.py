@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+LIMIT = 300.0  # seconds, for an answer: beyond what any network for phones takes
 
 
 class Worker:
@@ -20,12 +23,16 @@ class Worker:
         path: str, the `.tflite` file.
         process: `latency_worker` or another that serves `timing_orders`, its pipes open.
         log: what its stderr goes to.
+        limit: float, seconds that loading the file, or a round, may take.
     """
 
-    def __init__(self, path: str, process: subprocess.Popen[str], log: IO[bytes]) -> None:
+    def __init__(
+        self, path: str, process: subprocess.Popen[str], log: IO[bytes], limit: float = LIMIT
+    ) -> None:
         self.path = path
         self.process = process
         self.log = log
+        self.limit = limit
         self.parts: int = self.answer()["parts"]
         self.nanoseconds: list[int] = []
         self.peak_rss_mb = 0.0
@@ -33,8 +40,21 @@ class Worker:
     def answer(self) -> dict[str, Any]:
         """Reads the next line; without one, raises with the process's last words."""
         stdout = self.process.stdout
-        line = stdout.readline() if stdout else ""
-        if line:
+        hung = threading.Event()
+
+        def end() -> None:
+            hung.set()
+            self.process.kill()  # the read below comes back
+
+        timer = threading.Timer(self.limit, end)
+        timer.start()
+        try:
+            line = stdout.readline() if stdout else ""
+        finally:
+            timer.cancel()
+        if hung.is_set():
+            raise RuntimeError(f"timing {self.path}: no answer within {self.limit:g} s")
+        if line.endswith("\n"):  # else it died in the middle of one
             return json.loads(line)
         status = self.process.wait()
         self.log.seek(0)
@@ -56,7 +76,11 @@ class Worker:
 
 @contextlib.contextmanager
 def started(
-    path: str, threads: int, delegate: str, module: str = "latency_worker"
+    path: str,
+    threads: int,
+    delegate: str,
+    module: str = "latency_worker",
+    limit: float = LIMIT,
 ) -> Iterator[Worker]:
     """A `Worker` that is stopped on leaving.
 
@@ -65,13 +89,14 @@ def started(
         threads: int, at least 1.
         delegate: `"xnnpack"` or `"none"`.
         module: which of ours runs in the process.
+        limit: float, seconds that loading the file, or a round, may take.
 
     Yields:
         The worker, its file loaded.
 
     Raises:
         ValueError: if the file or an argument is refused.
-        RuntimeError: if the process dies.
+        RuntimeError: if the process dies or takes longer.
     """
     with (
         tempfile.TemporaryFile() as log,  # a pipe could fill and block the worker
@@ -86,7 +111,7 @@ def started(
         ) as process,
     ):
         try:
-            yield Worker(path, process, log)
+            yield Worker(path, process, log, limit)
         finally:
             process.kill()
 

@@ -1,5 +1,7 @@
 import csv
 import os
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ import pytest
 
 from bignas_tf.deploy import latency_process, latency_profiler, latency_worker
 from bignas_tf.deploy.interpreter import load_interpreter
-from bignas_tf.deploy.latency import Latency, measure, table, write_csv
+from bignas_tf.deploy.latency import Latency, TimingError, measure, table, write_csv
 from bignas_tf.deploy.latency_profile import profile, summary, write_profiles
 from bignas_tf.deploy.latency_spread import median_interval
 
@@ -34,7 +36,7 @@ def test_files_take_turns(float_file, monkeypatch):
     turns = []
 
     class Worker:
-        def __init__(self, path, process, log):
+        def __init__(self, path, process, log, limit):
             self.path, self.nanoseconds, self.parts, self.peak_rss_mb = path, [], 1, 1.0
 
         def round(self, warmup, runs):
@@ -55,7 +57,7 @@ class Rounds:
 
     medians = []
 
-    def __init__(self, path, process, log):
+    def __init__(self, path, process, log, limit):
         self.path, self.nanoseconds, self.parts, self.peak_rss_mb = path, [], 1, 1.0
         self.left = list(self.medians)
 
@@ -161,6 +163,7 @@ def test_the_worker_imports_neither_tensorflow_nor_keras():
         ({"delegate": "gpu"}, "`delegate`"),
         ({"spread": 0.0}, "`spread` must be between 0 and 1. Received: 0.0"),
         ({"seconds": -1.0}, "`seconds`"),
+        ({"limit": 0.0}, "`limit` must be above 0, .* Received: 0.0"),
         ({"paths": []}, "`paths`"),
         ({"paths": [__file__]}, "not a TFLite file"),
     ],
@@ -174,6 +177,68 @@ def test_a_worker_that_dies_is_reported_with_its_last_words(float_file, monkeypa
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     with pytest.raises(RuntimeError, match="ended with status"):
         measure([float_file], progress=False)
+
+
+@pytest.fixture
+def stuck(float_file, tmp_path, monkeypatch):
+    """A file whose process a signal hits before its second round; another is as it was."""
+    path = tmp_path / "stuck.tflite"
+    shutil.copyfile(float_file, path)
+    round_of = latency_process.Worker.round
+
+    def hit(worker, warmup, runs):
+        if worker.path == str(path) and worker.nanoseconds:
+            worker.limit = 0.5
+            worker.process.send_signal(hit.by)
+        round_of(worker, warmup, runs)
+
+    monkeypatch.setattr(latency_process.Worker, "round", hit)
+    return path, hit
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGSTOP, "timing .*stuck.tflite: no answer within 0.5 s"),
+        (signal.SIGKILL, "timing .*stuck.tflite ended with status -9"),
+    ],
+)
+def test_a_file_that_hangs_or_dies_is_named_and_the_others_are_timed(
+    number, words, stuck, float_file
+):
+    path, hit = stuck
+    hit.by = number
+    with pytest.raises(TimingError, match=words) as caught:
+        measure([path, float_file], warmup=0, runs=3, rounds=4, progress=False)
+    [latency] = caught.value.latencies
+    assert (latency.path, latency.runs) == (str(float_file), 12)
+
+
+def test_a_file_that_hangs_while_it_is_loaded_is_named(float_file):
+    with pytest.raises(TimingError, match=r"model.tflite: no answer within 0.01 s") as late:
+        measure([float_file], limit=0.01, progress=False)
+    assert late.value.latencies == []
+
+
+def test_the_command_keeps_what_it_measured_of_the_other_files(
+    stuck, float_file, tmp_path, monkeypatch, capsys
+):
+    from bignas_tf import cli
+
+    path, hit = stuck
+    hit.by = signal.SIGKILL
+    output, profiles = tmp_path / "a.csv", tmp_path / "profiles"
+    flags = [f"--model={path},{float_file}", "--rounds=2", "--runs=2", f"--csv={output}"]
+    with pytest.raises(SystemExit) as ended:
+        cli._main(cli._parse(["bignas", "benchmark", *flags, f"--profile={profiles}"]))
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert said.err.startswith("error: timing ") and "stuck.tflite" in said.err
+    assert said.err.count("\n") == 1
+    assert [row["path"] for row in csv.DictReader(output.read_text().splitlines())] == [
+        str(float_file)
+    ]
+    assert os.listdir(profiles) == ["model.profile.csv"]
 
 
 def test_the_csv_repeats_the_conditions_in_each_row(tmp_path):
