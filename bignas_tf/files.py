@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -36,7 +37,7 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
-    """Gives temporary names beside `outputs`; leaving without an error renames them.
+    """Gives temporary names beside `outputs`; leaving without an error renames them, in order.
 
     The temporary files are created on entry, so that a folder that cannot be
     written to is refused before any work is done, and are on the disk before they
@@ -63,6 +64,60 @@ def staged(*outputs: Path) -> Iterator[tuple[Path, ...]]:
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staging_folder(output: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `output`, gone on leaving, to write it under its own name.
+
+    Args:
+        output: the file or folder to write, in a folder that exists.
+
+    Yields:
+        The folder.
+
+    Raises:
+        OSError: if the folder of `output` cannot be written to.
+    """
+    folder = _temporary(output)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_remains(output: Path) -> None:
+    """Removes what killed processes left of writing a file or folder, by `staged` or the like.
+
+    Not for folders that processes of several machines write to: what runs elsewhere looks dead.
+
+    Args:
+        output: what they were writing.
+    """
+    for left in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
+        number = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if not number.isdecimal() or _is_another(int(number)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _is_another(process: int) -> bool:
+    """Whether another process of that number runs; where nobody can ask, it may."""
+    if process == os.getpid():  # numbers come back, in a container soon
+        return False
+    if os.name != "posix":  # pragma: no cover - there, asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # of another user
+    return True
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Folders that take the place of others."""
+"""Files and folders that take the place of others."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bignas_tf.files import replace_folder, restore_folder
+from bignas_tf.files import remove_remains, replace_folder, restore_folder
 
 KILLED = """
 import os, pathlib, sys
@@ -62,3 +62,36 @@ def test_what_a_kill_after_the_renames_left_goes(folders, tmp_path):
     os.replace(old, tmp_path / ".new.before")
     restore_folder(new)
     assert os.listdir(tmp_path) == ["new"] and word(new) == "new"
+
+
+STAGED = """
+import os, pathlib, sys, time
+from bignas_tf.files import staged, staging_folder
+output = pathlib.Path(sys.argv[1])
+with staged(output), staging_folder(output.with_name("b")) as folder:
+    (folder / "word").write_text("half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_was_writing_goes_and_what_another_writes_stays(tmp_path):
+    output = tmp_path / "a"
+    with subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, "-c", STAGED, output], stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            writing = sorted(os.listdir(tmp_path))
+            assert writing == [f".a.{process.pid}.tmp", f".b.{process.pid}.tmp"]
+            (tmp_path / f".a.{os.getpid()}.tmp").touch()  # an earlier process of our number
+            remove_remains(output)
+            remove_remains(tmp_path / "b")
+            assert sorted(os.listdir(tmp_path)) == writing
+        finally:
+            process.kill()
+    assert sorted(os.listdir(tmp_path)) == writing
+    remove_remains(output)
+    assert os.listdir(tmp_path) == writing[1:]
+    remove_remains(tmp_path / "b")
+    assert os.listdir(tmp_path) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.deploy.sidecar import sidecar_path
 from bignas_tf.deploy.tflite import Conversion, convert
 from bignas_tf.evaluation import BATCH, prepared
-from bignas_tf.files import read_json, staged
+from bignas_tf.files import read_json, remove_remains, staged, staging_folder
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.training.finetune_settings import FinetuneSettings
 
@@ -160,10 +159,12 @@ def write_finetuned(
     model, described = _placed(network, spec, trained, preprocessing)
     ends = range_of(described)
     sidecar = sidecar_path(output)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=output.parent) as folder:
+    for path in (output, sidecar):
+        remove_remains(path)
+    with staging_folder(output.with_name(f"{output.name}.finetuned")) as folder:
         conversion = convert(
             model,
-            Path(folder) / output.name,
+            folder / output.name,
             quantization=quantization,
             calibration_images=in_range(images.calibration, ends),
             verification_images=in_range(images.verification, ends),
@@ -181,7 +182,7 @@ def write_finetuned(
         }
         content = read_json(conversion.sidecar)
         content["finetuning"] = {**content.get("finetuning", {}), **measured}
-        with staged(output, sidecar) as (new, new_sidecar):
+        with staged(sidecar, output) as (new_sidecar, new):  # in this order as in `convert`
             os.replace(conversion.path, new)
             new_sidecar.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return dataclasses.replace(conversion, path=output, sidecar=sidecar), measured

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,12 @@ from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.runner import open_model
 from bignas_tf.deploy.saved_model import INPUT, OUTPUT, SIGNATURE, write_saved_model
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
-from bignas_tf.deploy.sidecar import check_sidecar, described, sidecar_path, versions
+from bignas_tf.deploy.sidecar import (
+    check_sidecar,
+    described,
+    sidecar_path,
+    versions,
+)
 from bignas_tf.deploy.verification import (
     Verification,
     checked_images,
@@ -30,7 +34,13 @@ from bignas_tf.deploy.verification import (
     input_shape,
     keras_outputs,
 )
-from bignas_tf.files import check_output, replace_folder, restore_folder
+from bignas_tf.files import (
+    check_output,
+    remove_remains,
+    replace_folder,
+    restore_folder,
+    staging_folder,
+)
 
 TFLITE, SAVED_MODEL, ONNX, KERAS = FORMATS = ("tflite", "saved_model", "onnx", "keras")
 # All of them hold the same float32 network.
@@ -205,10 +215,11 @@ def export(
         check_sidecar(sidecar, content, overwrite)
     if format == ONNX:
         require_onnx()
+    remove_remains(output)
     reference = keras_outputs(model, images)
     # Under its own name, which loaders go by, and beside the output, to be moved there.
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=output.parent) as folder:
-        written = Path(folder) / output.name
+    with staging_folder(output) as folder:
+        written = folder / output.name
         _WRITTEN[format].write(model, written)
         outputs = open_model(written).predict(images)
         what = f"the {format} export"
@@ -228,8 +239,8 @@ def export(
         if format == SAVED_MODEL:
             replace_folder(written, output)
         else:
+            os.replace(new_sidecar, sidecar)  # first, as of TFLite
             os.replace(written, output)
-            os.replace(new_sidecar, sidecar)
     return export
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -44,7 +45,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     `child.tflite` beside it may have added its own figures.
 
     Raises:
-        ValueError: if it is no JSON object.
+        ValueError: if it is no JSON object, or tells the hash of another file than `path`.
     """
     sibling = sidecar_path(path)
     shared = path.suffix == ".keras" and not sibling.exists()
@@ -60,7 +61,16 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(metadata, dict):
         raise ValueError(f"the JSON beside `model` must be an object. Received: {sibling}")
-    return _without_figures(metadata) if shared else metadata
+    if shared:
+        return _without_figures(metadata)
+    if path.is_file() and "sha256" in metadata:
+        if metadata["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+            raise ValueError(
+                f"the JSON beside `model` must have its hash under `sha256`: {sibling.name} "
+                "describes another file, as after an export that was killed; convert it again. "
+                f"Received: {path}"
+            )
+    return metadata
 
 
 def _without_figures(metadata: Mapping[str, Any]) -> dict[str, Any]:

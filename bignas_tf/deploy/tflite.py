@@ -41,7 +41,7 @@ from bignas_tf.deploy.verification import (
     input_shape,
     keras_outputs,
 )
-from bignas_tf.files import check_output, staged
+from bignas_tf.files import check_output, remove_remains, staged
 
 __all__ = [
     "SCHEMES",
@@ -175,11 +175,14 @@ def convert(
         raise ValueError(f"`output` must end in .tflite. Received: {output}")
     check_output(output, overwrite)
     check_sidecar(sidecar, content, overwrite)
+    for path in (output, sidecar):
+        remove_remains(path)
 
     def converted() -> bytes:
         return flatbuffer(model, scheme, calibration, io, make_converter)
 
-    with staged(output, sidecar) as (temporary, temporary_sidecar):
+    # The JSON first: killed between the two renames, a file has one whose hash is not its own.
+    with staged(sidecar, output) as (temporary_sidecar, temporary):
         figures = _written(temporary, model, scheme, images, converted, verbose)
         figures["folding"] = _folding(figures["graph"], model, content, scheme)
         seconds = time.perf_counter() - started
