@@ -237,6 +237,23 @@ def test_times_of_an_older_file_of_the_same_name_are_not_shown(tmp_path):
     assert "median (ms)" not in page.tables["Exported files"]["s.tflite"]
 
 
+@pytest.mark.parametrize(
+    "changes", [{"preprocessing": "inside"}, {"finetuning": {"technique": "prune"}}]
+)
+def test_the_latency_of_a_child_is_that_of_its_plain_file(changes, tmp_path):
+    write_minimal_run(tmp_path)
+    rows = []
+    for name, ms in (("a", 0.9), ("s", 0.5)):
+        size = write_export(tmp_path, name, "float32", 5000)["bytes"]
+        rows.append(timing(tmp_path / f"{name}.tflite", size, ms))
+    other = json.loads((tmp_path / "a.json").read_text())
+    dump(tmp_path / "a.json", {**other, "child": "s", **changes})
+    write_benchmark(tmp_path, rows)
+    assert page_of(tmp_path).tables["Children"]["s"]["median latency (ms)"].startswith("0.50")
+    (tmp_path / "s.tflite").unlink()
+    assert "median latency (ms)" not in page_of(tmp_path).tables["Children"]["s"]
+
+
 def test_nothing_needs_to_be_selected(tmp_path):
     write_minimal_run(tmp_path)
     for path in (tmp_path / "select" / "selected").iterdir():

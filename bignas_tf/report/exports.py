@@ -38,6 +38,7 @@ class ExportedFile:
         agreement: share of images with the same top class.
         sha256: hash of its content.
         genotype: of the child, where it is recorded.
+        plain: whether it is the child itself: float32, neither finetuned nor preprocessing inside.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ExportedFile:
     agreement: float
     sha256: str
     genotype: dict[str, Any] | None
+    plain: bool
 
 
 def read_exported(path: Path) -> ExportedFile:
@@ -67,6 +69,7 @@ def read_exported(path: Path) -> ExportedFile:
     quantization = fields.text("quantization")
     own = f"_{quantization}"
     verification = fields.object("verification")
+    inside = "preprocessing" in fields and fields.text("preprocessing") == "inside"
     return ExportedFile(
         name=path.name,
         child=fields.text("child") if "child" in fields else path.stem.removesuffix(own),
@@ -78,6 +81,7 @@ def read_exported(path: Path) -> ExportedFile:
         agreement=verification.share("agreement"),
         sha256=fields.text("sha256"),
         genotype=fields.object("genotype").plain() if "genotype" in fields else None,
+        plain=quantization == "float32" and "finetuning" not in fields and not inside,
     )
 
 

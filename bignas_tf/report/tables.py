@@ -118,7 +118,7 @@ def _children(run: Run) -> list[_Child]:
     evaluation = run.evaluation
     rows = []
     for child in run.selected:
-        file = unquantized(run, child.name)
+        file = plain_file(run, child.name)
         timings = timings_of(run, file) if file else []
         rows.append(
             _Child(
@@ -141,12 +141,9 @@ def _children(run: Run) -> list[_Child]:
     return rows
 
 
-def unquantized(run: Run, child: str) -> ExportedFile | None:
-    """The float32 file of a child."""
-    for file in run.files:
-        if file.child == child and file.quantization == "float32":
-            return file
-    return None
+def plain_file(run: Run, child: str) -> ExportedFile | None:
+    """The file that is a child as it is, not quantized, finetuned or with its preprocessing."""
+    return next((file for file in run.files if file.child == child and file.plain), None)
 
 
 def timings_of(run: Run, file: ExportedFile) -> list[Timing]:
