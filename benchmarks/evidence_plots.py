@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,23 +34,18 @@ def _errors(rows: Sequence[Row]) -> list[list[float]]:
     ]
 
 
-def draw_front(main: Sequence[Row], alone: Sequence[Row], path: pathlib.Path) -> None:
+def draw_front(
+    main: Sequence[Row], averaged: Sequence[Row], alone: Sequence[Row], path: pathlib.Path
+) -> None:
     """Sliced children by cost, and the same children trained in other ways beside them."""
-    rows = sorted(main, key=lambda row: float(row["mmacs"]))
     with plot_style():
         figure = Figure(figsize=(6.4, 4.0))
         axes = figure.subplots()
-        x, y = ([float(r["mmacs"]) for r in rows], [100 * float(r["top1"]) for r in rows])
-        axes.errorbar(
-            x, y, yerr=_errors(rows), marker="o", capsize=2, color=COLOUR["front"],
-            label="sliced from the supernet, not finetuned",
-        )  # fmt: skip
-        for a, b, row in zip(x, y, rows, strict=True):
-            name = row["child"] if row["child"] in ("biggest", "smallest") else row["child"].upper()
-            axes.annotate(
-                name, (a, b), (0, 9), textcoords="offset points", ha="center",
-                color=COLOUR["front"],
-            )  # fmt: skip
+        label = "sliced from the supernet, not finetuned"
+        _sliced(axes, main, named=True, label=label, color=COLOUR["front"])
+        if averaged:
+            label = "the same, two epochs later, averaged weights"
+            _sliced(axes, averaged, label=label, color=COLOUR["front"], linestyle="--", mfc="white")
         for ending, (label, marker, colour) in ALONE.items():
             some = [row for row in alone if row["variant"].endswith(f"-{ending}")]
             if some:
@@ -60,9 +56,20 @@ def draw_front(main: Sequence[Row], alone: Sequence[Row], path: pathlib.Path) ->
                 )  # fmt: skip
         axes.set_xlabel("MMACs")
         axes.set_ylabel("top-1 on the test images, %")
-        axes.margins(y=0.12)
+        axes.margins(x=0.1, y=0.12)
         axes.legend(loc="lower right")
         _save(figure, path)
+
+
+def _sliced(axes: Axes, rows: Sequence[Row], named: bool = False, **style: Any) -> None:
+    rows = sorted(rows, key=lambda row: float(row["mmacs"]))
+    x, y = ([float(r["mmacs"]) for r in rows], [100 * float(r["top1"]) for r in rows])
+    axes.errorbar(x, y, yerr=_errors(rows), marker="o", capsize=2, **style)
+    if not named:
+        return
+    for a, b, row in zip(x, y, rows, strict=True):
+        name = row["child"] if row["child"] in ("biggest", "smallest") else row["child"].upper()
+        axes.annotate(name, (a, b), (5, -12), textcoords="offset points", color=style["color"])
 
 
 def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:
@@ -77,6 +84,7 @@ def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:
         right.set_title("space cifar_small, mean of seeds", loc="left")
         for axes in (left, right):
             axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_ylabel("top-1 on held-out images, %")
             if axes.get_lines():
                 axes.legend(loc="lower right")

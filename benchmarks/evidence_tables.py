@@ -20,9 +20,8 @@ def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> 
     """Writes what is there, and prints it as Markdown."""
     results.mkdir(parents=True, exist_ok=True)
     plots.mkdir(parents=True, exist_ok=True)
-    main = _rows(workdir / "main")
-    for part in ("main", "averaged"):
-        rows = _rows(workdir / part)
+    main, averaged = (_rows(workdir / part) for part in ("main", "averaged"))
+    for part, rows in (("main", main), ("averaged", averaged)):
         if rows:
             _save(results, part, rows, workdir / part)
             _print(f"Children sliced, {part}", _main_lines(rows))
@@ -52,7 +51,7 @@ def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> 
     from evidence_plots import draw_convergence, draw_front
 
     if main:
-        draw_front(main, compared["alone"], plots / "evidence_front.png")
+        draw_front(main, averaged, compared["alone"], plots / "evidence_front.png")
     if curves:
         draw_convergence(curves, plots / "evidence_convergence.png")
 
