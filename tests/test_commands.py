@@ -222,6 +222,23 @@ def test_only_the_images_that_are_needed_are_read(finished, tmp_path, monkeypatc
     assert "int8" not in read(workdir / "run.convert.json")["command"]
 
 
+def test_a_child_that_fails_its_check_does_not_keep_the_others_from_theirs(
+    finished, tmp_path, monkeypatch
+):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    before, tried = files(workdir), []
+
+    def fail(model, output, **arguments):
+        tried.append(output.name)
+        raise tflite.VerificationError("it differs")
+
+    monkeypatch.setattr(tflite, "convert", fail)
+    status, _, err = bignas("convert", f"--workdir={workdir}", "--quantization=float16")
+    assert (status, err) == (1, "error: s: it differs; l: it differs\n")
+    assert tried == ["s_float16.tflite", "l_float16.tflite"]
+    assert files(workdir) == before
+
+
 def test_a_child_cut_by_hand_is_evaluated_without_a_selection(run):
     out = done("extract", f"--workdir={run}", "--genotype=smallest", "--name=hand")
     assert f"{SMALL:.3f} MMACs, 6 px" in out

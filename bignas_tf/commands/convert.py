@@ -1,6 +1,7 @@
 """Converts children to TFLite, ONNX, SavedModels; checks each against its Keras model.
 
-For a run: every extracted child, calibrated and checked on training images; writes
+For a run: every extracted child, calibrated and checked on training images; one that fails is
+named at the end, its file not kept, and the exit status is 1. Writes
 NAME.tflite (NAME_int8.tflite, NAME_int8_uint8_inside.tflite, NAME.onnx, NAME_saved_model, ...)
 and its JSON to the run's folder. For a single .keras file or zoo model: --output, see also
 export/convert_tflite.py. docs/deploy.md says what each quantization is for, what a file is
@@ -106,6 +107,7 @@ def _convert_run(arguments: Any) -> None:
     from bignas_tf.commands.run_folder import child_files, load_run, recorded, require_current
     from bignas_tf.deploy.formats import check_pair, default_name
     from bignas_tf.deploy.schemes import Quantization
+    from bignas_tf.deploy.tflite import ConversionError, TFLiteFileError, VerificationError
 
     kind = Quantization(arguments.quantization)
     variant = (arguments.format, kind, arguments.io, arguments.preprocessing)
@@ -117,9 +119,15 @@ def _convert_run(arguments: Any) -> None:
         check_pair(output, arguments.format, arguments.overwrite)
     trained, data = load_run(arguments)
     require_current(list(outputs), trained)
+    failures = []
     with recorded(arguments, {}, trained):
         for path, output in outputs.items():
-            _convert_child(path, output, data.calibration, arguments)
+            try:
+                _convert_child(path, output, data.calibration, arguments)
+            except (ConversionError, VerificationError, TFLiteFileError) as error:
+                failures.append(f"{path.stem}: {error}")  # the others may pass
+        if failures:
+            raise ConversionError("; ".join(failures))
 
 
 def _convert_child(path: Path, output: Path, split: Any, arguments: Any) -> None:

@@ -15,7 +15,8 @@ def run_script(main: Callable[[], None]) -> None:
     """Parses the flags, runs `main`, and exits.
 
     A wrong flag or argument, or a file that cannot be read or written, ends with
-    one line on stderr and status 2; work that fails with a RuntimeError, status 1.
+    one line on stderr and status 2; work that fails with a RuntimeError, status 1;
+    Ctrl-C, status 130.
 
     Args:
         main: takes its arguments from `absl.flags`.
@@ -30,6 +31,8 @@ def run_script(main: Callable[[], None]) -> None:
             stop(error, BAD_INPUT)
         except RuntimeError as error:
             stop(error, FAILED)
+        except KeyboardInterrupt:
+            stop("interrupted", INTERRUPTED)
 
     app.run(guarded, flags_parser=_parsed)
 

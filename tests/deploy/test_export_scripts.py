@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -157,6 +159,18 @@ def test_bad_input_ends_with_one_line_and_status_2(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not files["out"].exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [("KeyboardInterrupt", 130, "interrupted"), ("RuntimeError('it died')", 1, "it died")],
+)
+def test_what_stops_a_script_ends_in_one_line(error, status, line):
+    code = "from bignas_tf.deploy.script import run_script\ndef main(): raise {}\nrun_script(main)"
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code.format(error)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (status, f"error: {line}\n")
 
 
 @pytest.mark.parametrize("name", ["benchmark_host", "convert_tflite"])
