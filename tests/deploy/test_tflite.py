@@ -55,6 +55,11 @@ def test_every_quantization_converts_to_a_file_that_its_sidecar_describes(
     assert (sidecar["macs"], sidecar["input_range"]) == (7, [-1, 1])
     assert sidecar["labels"][9] == "nine"
     assert sidecar["verification"]["images"] == 12
+    delegate = sidecar["delegate"]
+    assert delegate["parts"] == conversion.graph.delegate_parts
+    # XNNPACK has no kernels for 16 bits, and says nothing of it by itself.
+    assert (delegate["parts"] == 0) == (quantization == "int16x8") == bool(conversion.warning())
+    assert (delegate["outside"] == sidecar["operators"]) == (quantization == "int16x8")
     assert sidecar["input"]["shape"] == [1, 24, 24, 3]
     assert sidecar["input"]["dtype"] == ("int8" if quantization == "int8" else "float32")
     assert (sidecar["input"]["scale"] > 0) == (quantization == "int8")
@@ -70,6 +75,33 @@ def test_every_quantization_converts_to_a_file_that_its_sidecar_describes(
 def _touched(path):
     path.touch()
     return path
+
+
+@pytest.mark.parametrize("activation", ["swish", "hard_swish"])
+def test_hard_swish_in_int8_falls_out_of_xnnpack_and_swish_does_not(
+    activation, photographs, tmp_path
+):
+    layers = keras.layers
+    convolutions = [
+        layer
+        for seed in range(2)
+        for layer in (
+            layers.Conv2D(8, 3, kernel_initializer=keras.initializers.GlorotUniform(seed)),
+            layers.Activation(activation),
+        )
+    ]
+    model = keras.Sequential([keras.Input((24, 24, 3)), *convolutions, layers.Flatten()])
+    done = convert(
+        model,
+        tmp_path / "model.tflite",
+        quantization="int8",
+        calibration_images=photographs,
+        verification_images=photographs,
+    )
+    outside = {"HARD_SWISH": 2} if activation == "hard_swish" else {}
+    parts = 1 + sum(outside.values())
+    assert (done.graph.outside, done.graph.delegate_parts) == (outside, parts)
+    assert json.loads(done.sidecar.read_text())["delegate"]["outside"] == outside
 
 
 @pytest.mark.parametrize(("quantization", "bytes_per_weight"), [("float16", 2), ("int8", 1)])
