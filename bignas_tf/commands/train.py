@@ -2,8 +2,8 @@
 
 Writes checkpoints/, log.jsonl, tensorboard/ (under TensorFlow) and run.json to the run's
 folder. Ctrl-C and SIGTERM save and stop; the same command goes on from there, on either backend.
-Checkpoints are the last three and the best by held-out accuracy, the mean of the biggest and the
-smallest child.
+Checkpoints are the last three (--set=checkpoints_kept=N) and the best by held-out accuracy, the
+mean of the biggest and the smallest child.
 
 Example:
   bignas train --recipe=cifar10 --data=folder:/data/cifar10 --workdir=runs/cifar10

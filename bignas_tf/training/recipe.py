@@ -68,6 +68,7 @@ class Recipe:
         evaluate_every: epochs between evaluations of the biggest and the smallest child
             on the held-out images; 0 for none.
         checkpoint_every: epochs between checkpoints.
+        checkpoints_kept: newest ones that remain, 1 or more; the best one does in any case.
         checkpoint_minutes: of training after which there is one in any case; 0 for never.
         seed: of weights, data order, augmentation, genotypes and dropout.
     """
@@ -101,6 +102,7 @@ class Recipe:
     calibration_images: int = 2048
     evaluate_every: int = 0
     checkpoint_every: int = 1
+    checkpoints_kept: int = 3
     checkpoint_minutes: float = 10.0
     seed: int = 0
 
@@ -126,6 +128,7 @@ class Recipe:
         for argument in ("image_size", "epochs", "batch_size", "calibration_images"):
             require_int(argument, getattr(self, argument))
         require_int("checkpoint_every", self.checkpoint_every)
+        require_int("checkpoints_kept", self.checkpoints_kept)
         for argument in ("random_children", "held_out", "evaluate_every", "seed"):
             require_int(argument, getattr(self, argument), 0)
         for argument in ("label_smoothing", "ema"):

@@ -26,6 +26,7 @@ RESUMABLE = (
     "on_bad_image",
     "evaluate_every",
     "checkpoint_every",
+    "checkpoints_kept",
     "checkpoint_minutes",
     "calibration_images",
 )
@@ -58,7 +59,7 @@ class RunCheckpoints:
         *,
         teacher: Mapping[str, str | int] | None = None,
     ):
-        self.manager = CheckpointManager(workdir / "checkpoints")
+        self.manager = CheckpointManager(workdir / "checkpoints", recipe.checkpoints_kept)
         self.saved: int | None = None
         self._workdir = workdir
         self._supernet = supernet

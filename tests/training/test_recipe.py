@@ -43,6 +43,7 @@ OTHER = Recipe(
     calibration_images=12,
     evaluate_every=2,
     checkpoint_every=5,
+    checkpoints_kept=2,
     seed=9,
 )
 
@@ -108,6 +109,7 @@ def test_an_unknown_or_missing_key_is_refused_by_name():
         ("calibration_images", 0),
         ("evaluate_every", None),
         ("checkpoint_every", 0),
+        ("checkpoints_kept", 0),
         ("seed", -1),
         ("seed", 2**64),
     ],
