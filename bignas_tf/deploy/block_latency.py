@@ -33,6 +33,7 @@ from bignas_tf.latency_table import (
     SingleBlock,
     space_blocks,
 )
+from bignas_tf.latency_table.model import LEAST
 from bignas_tf.spaces import Genotype, Space
 from bignas_tf.spec import NetworkSpec
 
@@ -51,8 +52,8 @@ class TablePlan:
         resolutions: of the images, in pixels; None for all of the space.
         quantization: the value of a `Quantization`.
         threads: int, at least 1.
-        blocks: how many of the blocks at most, drawn so that every kind is among them; None
-            for all.
+        blocks: how many of the blocks at most, drawn so that every kind is among them; 20 or
+            more, which the others are predicted from. None for all.
         networks: how many whole networks, from small to big, are measured to compare with.
         seed: of weights, draws and order.
 
@@ -98,13 +99,13 @@ class TablePlan:
         kinds: dict[str, list[int]] = {}
         for index, block in enumerate(every):
             kinds.setdefault(block.spec.blocks[0].type, []).append(index)
-        least = len(kinds)
-        require(self.blocks >= least, "blocks", f"at least {least}, one of each kind", self.blocks)
+        allowed = f"at least {LEAST}, to predict the others from, or left out for all {len(every)}"
+        require(self.blocks >= LEAST, "blocks", allowed, self.blocks)
         drawn = {int(rng.choice(members)) for members in kinds.values()}
         others = [index for index in range(len(every)) if index not in drawn]
         # Neighbours in this order are alike: one of each run of them is drawn.
-        strata = np.array_split(others, max(1, self.blocks - least))
-        drawn |= {int(rng.choice(stratum)) for stratum in strata if self.blocks > least}
+        strata = np.array_split(others, self.blocks - len(drawn))
+        drawn |= {int(rng.choice(stratum)) for stratum in strata}
         return [every[index] for index in sorted(drawn)]
 
     def drawn_networks(self) -> dict[str, NetworkSpec]:

@@ -61,8 +61,9 @@ class LatencyTable:
 
     A network takes `offset_ms` plus `scale` times the sum of its blocks, each without
     `overhead_ms`, which calling a file costs. Both come from the whole networks that were
-    measured beside the blocks; without any the offset is the overhead and the scale 1. A
-    block that the table does not have is predicted from the others by regression.
+    measured beside the blocks and consist of blocks that the table can tell; without any the
+    offset is the overhead and the scale 1. A block that the table does not have is predicted
+    from the others by regression.
 
     Args:
         header: `space`, `resolutions`, `quantization`, `threads`, `device`, `clock`,
@@ -167,11 +168,12 @@ class LatencyTable:
 
         None where there are too few to leave one out.
         """
-        if len(self.networks) < LEAST_FOR_OFFSET + 1:
+        networks = self._summed
+        if len(networks) < LEAST_FOR_OFFSET + 1:
             return None
         errors = []
-        for left, network in enumerate(self.networks):
-            others = [n for i, n in enumerate(self.networks) if i != left]
+        for left, network in enumerate(networks):
+            others = [n for i, n in enumerate(networks) if i != left]
             offset, scale = self._fit(others)
             errors.append(abs((offset + scale * self._sum(network.spec)) / network.ms - 1))
         return float(np.mean(errors))
@@ -186,7 +188,7 @@ class LatencyTable:
     def summary(self) -> str:
         """What the table is and how good it seems, a few lines for people."""
         lines = [f"{len(self.blocks)} blocks, {len(self.networks)} whole networks"]
-        if self.networks:
+        if self._summed:
             lines.append(
                 f"a network takes {self.offset_ms:.4f} ms + {self.scale:.3f} times its blocks' sum"
             )
@@ -210,7 +212,16 @@ class LatencyTable:
 
     @functools.cached_property
     def _fitted(self) -> tuple[float, float]:
-        return self._fit(self.networks)
+        return self._fit(self._summed)
+
+    @functools.cached_property
+    def _summed(self) -> list[NetworkTime]:
+        """The measured networks whose blocks are all measured or can be predicted."""
+        return [
+            network
+            for network in self.networks
+            if not self.missing(blocks_of(network.spec).values()) or self.model is not None
+        ]
 
     def _fit(self, networks: Sequence[NetworkTime]) -> tuple[float, float]:
         """Offset and scale of least relative squared error."""

@@ -150,13 +150,21 @@ def test_drawn_blocks_are_of_every_kind_and_the_same_again():
     assert len({block.key for block in drawn}) == 30
     assert {block.key for block in drawn} <= set(every)
     assert {block.spec.blocks[0].type for block in drawn} == {"conv", "mbconv", "head"}
-    assert len(TablePlan(space, blocks=3).drawn_blocks()) == 3
-    with pytest.raises(ValueError, match="`blocks` must be at least 3, one of each kind"):
-        TablePlan(space, blocks=2).drawn_blocks()
+    assert len(TablePlan(space, blocks=20).drawn_blocks()) == 20
     assert drawn == TablePlan(space, blocks=30, seed=4).drawn_blocks()
     assert drawn != TablePlan(space, blocks=30, seed=5).drawn_blocks()
     macs = [block_latency.cost.count(s).macs for s in TablePlan(space).drawn_networks().values()]
     assert macs[-1] > 2.5 * macs[0]
+
+
+def test_a_plan_of_too_few_blocks_to_predict_others_is_refused_before_any_is_measured(tmp_path):
+    count = len(space_blocks(get_space("cifar")))
+    message = f"`blocks` must be at least 20, to predict .* or left out for all {count}. Rec.*: 19"
+    with pytest.raises(ValueError, match=message):
+        measure_table(TablePlan(get_space("cifar"), blocks=19), tmp_path / "table.json")
+    assert not list(tmp_path.iterdir())
+    few = TablePlan(SPACE, resolutions=(8,), blocks=19)
+    assert len(few.drawn_blocks()) == len(space_blocks(SPACE, [8])) < 20  # all there are
 
 
 @pytest.mark.parametrize(

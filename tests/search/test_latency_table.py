@@ -98,6 +98,18 @@ def test_a_block_that_seems_to_take_no_time_spoils_no_prediction():
     assert "4 blocks that take hardly more than calling a file are left out" in noisy.summary()
 
 
+def test_a_table_that_cannot_predict_goes_by_the_networks_whose_blocks_it_has():
+    told, other = SPACE.smallest().spec(), SPACE.biggest().spec()
+    ms = sum(made_up_ms(block.spec) for block in blocks_of(told).values())
+    networks = [NetworkTime(other, 5.0), NetworkTime(told, 3 * ms)]
+    small = table_of(blocks_of(told).values(), networks)
+    assert small.profile(told) == pytest.approx(3 * ms)
+    assert "2 whole networks\na network takes 0.0000 ms + 3.000 times" in small.summary()
+    untold = table_of(blocks_of(told).values(), networks[:1])
+    assert untold.profile(told) == pytest.approx(ms + OVERHEAD)
+    assert untold.summary().endswith("1 whole networks")
+
+
 def test_the_errors_of_a_regression_are_those_of_blocks_held_out_of_it():
     table = table_of(space_blocks(get_space("digits")).values())
     model = table.model
