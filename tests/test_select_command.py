@@ -124,6 +124,14 @@ def test_a_strategy_evaluates_as_many_children_as_it_is_told(run, strategy):
     assert small["mmacs"] <= SMALL * 2 < big["mmacs"] <= SMALL * 4
 
 
+def test_budgets_that_get_the_same_child_are_told(run, capsys):
+    run.accuracy = lambda genotype: 0.9 - measure(genotype, "mmacs") / 10
+    run.call(f"--budget=mmacs:{SMALL * 1.01:.6f},{SMALL * 2:.6f}", "--names=s,m")
+    s, m, _ = capsys.readouterr().out.splitlines()
+    assert s.startswith("s: ") and "same child" not in s
+    assert m == f"m{s[1:]} (the same child as s)"
+
+
 def test_objectives_of_nsga2_are_those_of_the_command(run):
     run.call(
         BUDGET, "--strategy=nsga2", "--evaluations=2", "--objectives=params_m:min,accuracy:max"

@@ -44,6 +44,21 @@ def test_a_genotype_of_a_space_is_counted(shown):
     assert all(block.name in text for block in genotype.spec().blocks)
 
 
+def test_the_file_of_a_genotype_is_counted_in_its_space(shown, tmp_path):
+    genotype = SPACE.sample(1, seed=3)[0]
+    path = tmp_path / "genotype.json"
+    for content in (genotype.as_dict(), {"name": "s", "genotype": genotype.as_dict()}):
+        path.write_text(json.dumps(content))
+        assert totals(shown("--space=digits", str(path))) == expected(genotype.spec())
+    path.write_text(json.dumps(genotype.as_dict()))
+    with pytest.raises(ValueError, match="`network` must be .* or given with `space`. Received: "):
+        shown(str(path))
+    path.write_text("[8]")
+    for space in ([], ["--space=digits"]):
+        with pytest.raises(ValueError, match="`network` must be the file of a JSON object. Rec"):
+            shown(*space, str(path))
+
+
 def test_the_json_of_a_child_and_of_a_network_alone_are_counted(shown, tmp_path):
     spec = SPACE.biggest().spec()
     for name, content in (("child", {"name": "s", "spec": spec.to_json()}), ("s", spec.to_json())):

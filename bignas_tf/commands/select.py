@@ -143,9 +143,10 @@ def main(arguments: Any) -> None:
     for chosen in selected:
         limited = [name for name in chosen["budget"] if name not in COSTS]
         others = "".join(f", {chosen[name]:.4g} {METRICS[name].unit}" for name in limited)
+        same = f" (the same child as {chosen['same_as']})" if "same_as" in chosen else ""
         print(
             f"{chosen['name']}: {chosen['accuracy']:.2%} of {len(data.held_out)} held-out images, "
             f"{chosen['mmacs']:.3f} MMACs, {chosen['params_m']:.3f} M parameters, "
-            f"{chosen['resolution']} px{others}"
+            f"{chosen['resolution']} px{others}{same}"
         )
     print(f"written to {arguments.workdir / 'select'}")

@@ -2,7 +2,7 @@
 
 NETWORK is a model of the zoo, the JSON of a child (children/NAME.json, of a selection
 select/selected/NAME.json, or of a network alone), or, with --space, "smallest", "biggest"
-or a JSON object with a value for every gene.
+or a genotype: a JSON object with a value for every gene, or its file.
 
 Examples:
   bignas show
@@ -48,9 +48,7 @@ def main(arguments: Any) -> None:
         return
     space = get_space(arguments.space)
     if arguments.network:
-        from bignas_tf.commands.extract import parse_genotype
-
-        _show(parse_genotype(arguments.network, space).spec(), arguments)
+        _show(_genotype(arguments.network, space).spec(), arguments)
         return
     print(f"{space.name}: {space.size():.4g} networks, {space.classes} classes")
     for gene in space.genes:
@@ -106,19 +104,38 @@ def _list() -> None:
         )
 
 
+def _genotype(network: str, space: Any) -> Any:
+    from bignas_tf.commands.extract import parse_genotype
+
+    path = Path(network)
+    if path.suffix != ".json":
+        return parse_genotype(network, space)
+    content = _object(path)
+    return space.genotype(content.get("genotype", content))
+
+
 def _spec(network: str) -> Any:
-    from bignas_tf.files import read_json
+    from bignas_tf.checks import require
     from bignas_tf.spec import NetworkSpec
 
     path = Path(network)
     if path.suffix == ".json":
-        content = read_json(path)
-        described = isinstance(content, dict) and "spec" in content
-        return NetworkSpec.from_json(content["spec"] if described else content)
-    from bignas_tf.checks import require
+        content = _object(path)
+        ok = "spec" in content or "blocks" in content
+        require(ok, "network", "the JSON of a child or a network, or given with `space`", network)
+        return NetworkSpec.from_json(content.get("spec", content))
     from bignas_tf.zoo import get_spec, list_models
 
     names = list_models()
     allowed = f"the JSON of a child, with `space` a genotype, or one of {', '.join(names)}"
     require(network in names, "network", allowed, network)
     return get_spec(network)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    from bignas_tf.checks import require
+    from bignas_tf.files import read_json
+
+    content = read_json(path)
+    require(isinstance(content, dict), "network", "the file of a JSON object", str(path))
+    return content

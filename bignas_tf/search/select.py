@@ -127,8 +127,8 @@ class Search:
         strategy: new, for the same space and budgets.
         folder: path, created if missing.
         names: one per budget, none twice; by default such as `mmacs_5`.
-        write_every: results between two states, at least. What a kill leaves out of the
-            state is in the points: it is asked for again and known.
+        write_every: results between two states, at least, but for the last. What a kill
+            leaves out of the state is in the points: it is asked for again and known.
 
     Raises:
         ValueError: for an infeasible budget, unfit names, or a folder of another search.
@@ -224,7 +224,7 @@ class Search:
         """Tells the strategy, and writes what is best so far and the state."""
         self._strategy.tell(genotypes, metrics)
         self._unwritten += len(genotypes)
-        if self._unwritten >= self._write_every:
+        if self._unwritten >= self._write_every or self.finished:
             self._write()
             self._unwritten = 0
 

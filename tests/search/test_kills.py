@@ -135,6 +135,8 @@ def test_a_worker_killed_while_it_evaluates_costs_one_evaluation(
     shown = capfd.readouterr().err
     assert "worker1 died and is started again" in shown
     assert f"{len(search.points)}/{len(search.points)}" in shown
+    best = max(entry["accuracy"] for entry in selected)
+    assert f"{100 * best:.2f} %" in shown.splitlines()[-1]  # not as of the last state but one
     assert "no worker has come yet" in shown
     assert "evaluating: worker0 for 00:00" in shown or "evaluating: worker1 for 00:00" in shown
 
