@@ -52,6 +52,12 @@ _WRONG_ABI = re.compile(
     r"cannot execute binary|wrong ELF class",
     re.IGNORECASE,
 )
+# What a shell adds after a program that a signal ended.
+_SHELLS_WORDS = re.compile(
+    r"(segmentation fault|aborted|killed|terminated|bus error|illegal instruction|"
+    r"floating point exception|trace/bpt trap|trace/breakpoint trap)( \(core dumped\))?",
+    re.IGNORECASE,
+)
 _REFUSED = re.compile(
     r"Failed to apply \S+ delegate"
     r"|\S+ (?:acceleration|delegate) is (?:unsupported|not supported)"
@@ -229,8 +235,9 @@ def read_delegation(text: str, backend: str) -> Delegation:
 
 
 def last_words(text: str) -> str:
-    """The last line that says something."""
+    """The last line that says something; the shell's name of a signal does not."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not _SHELLS_WORDS.fullmatch(line)]
     return lines[-1] if lines else "none"
 
 

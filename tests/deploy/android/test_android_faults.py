@@ -9,7 +9,7 @@ from bignas_tf.deploy.android.results import Results
 @pytest.mark.parametrize(
     ("fault", "status", "message"),
     [
-        ("crashes", "crashed", "signal 11 (SIGSEGV); last words: "),
+        ("crashes", "crashed", "signal 11 (SIGSEGV); last words: F/libc: about to die"),
         ("refuses", "unsupported", "ERROR: Failed to apply GPU delegate."),
         ("falls_back", "fell_back", "the gpu delegate took nothing; 5.000 ms are not its own"),
         ("says_nothing", "unconfirmed", "does not say that the gpu delegate ran"),

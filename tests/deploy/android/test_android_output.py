@@ -172,7 +172,8 @@ def test_what_became_of_a_run(status, text, backend, expected):
 
 
 def test_a_signal_is_named_with_the_last_words():
-    found = outcome(139, "Loaded model\nabout to die\n\n", Configuration("cpu", 1))
+    text = "Loaded model\nabout to die\nSegmentation fault \n\n"
+    found = outcome(139, text, Configuration("cpu", 1))
     assert found.message == "signal 11 (SIGSEGV); last words: about to die"
     assert outcome(128 + 70, "", Configuration("cpu", 1)).message == "signal 70; last words: none"
 
