@@ -81,11 +81,12 @@ def main(arguments: Any) -> None:
 
     options = {name: getattr(arguments, name) for name in _HANDED_ON}
     conversion = convert_model(arguments.model, arguments.output, **options, verbose=True)
-    _say(conversion)
+    say(conversion)
     print(f"described in {conversion.sidecar}")
 
 
-def _say(conversion: Any) -> None:
+def say(conversion: Any) -> None:
+    """Prints what became of a file, and a warning if it is slow on a CPU."""
     print(conversion.summary())
     if conversion.warning():
         print(f"warning: {conversion.warning()}")
@@ -152,10 +153,10 @@ def _convert_child(path: Path, output: Path, split: Any, arguments: Any) -> None
         "overwrite": arguments.overwrite,
     }
     if arguments.format != TFLITE:
-        _say(export(model, output, arguments.format, **common))
+        say(export(model, output, arguments.format, **common))
         return
     needed = SCHEMES[Quantization(arguments.quantization)].calibrated
-    _say(
+    say(
         convert(
             model,
             output,

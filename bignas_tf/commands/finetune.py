@@ -71,7 +71,7 @@ def main(arguments: Any) -> int:
     from bignas_tf.deploy.formats import TFLITE, check_pair
 
     check_pair(output, TFLITE, arguments.overwrite)
-    from bignas_tf.commands.convert import spread
+    from bignas_tf.commands.convert import say, spread
     from bignas_tf.commands.run_folder import load_run, recorded, require_current
     from bignas_tf.deploy.finetuned import Images, write_finetuned
     from bignas_tf.deploy.quiet import captured_stderr
@@ -104,7 +104,7 @@ def main(arguments: Any) -> int:
             preprocessing=arguments.preprocessing,
             overwrite=arguments.overwrite,
         )
-    print(conversion.summary())
+    say(conversion)
     print(_report(before, measured))
     return 0
 
