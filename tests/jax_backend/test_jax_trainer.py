@@ -118,7 +118,8 @@ import bignas_tf.backend, bignas_tf.cli
 bignas_tf.backend.choose_backend("jax")
 import run_case
 import bignas_tf.training.recipe as recipe
-recipe.get_recipe = lambda name: run_case.RECIPE
+few = run_case.RECIPE.replace(random_children=0, epochs=1)
+recipe.get_recipe = lambda name: few
 
 for command in (
     "train --recipe=tiny",

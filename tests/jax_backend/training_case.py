@@ -99,8 +99,8 @@ def main() -> None:
         ("rmsprop", "sliced", "rmsprop", 1, None),
         ("taught", "sliced", "sgd", 2, taught_rule()),
     ):
-        # A trace for each pair of resolutions would take a minute.
-        tf.config.run_functions_eagerly(mode == "masked")
+        # Tracing takes longer than a few steps, and masked mode has a trace per pair of resolutions.
+        tf.config.run_functions_eagerly(name != "sliced")
         supernet = make_supernet()
         ema = 0.8 if optimizer == "rmsprop" else 0.0
         loop = make_loop(TensorflowLoop, supernet, optimizer, ema, rule, varying=mode)
