@@ -5,8 +5,8 @@ once in the order of the search and once each by itself, and calibrates one chil
 and by averages of batches. Runs of neighbours, evenly spread over each phase, stand for it. Each
 side runs in a fresh process, so that both pay for tracing, and the sides alternate: AB, then BA.
 Starting TensorFlow and resizing images is not on the clock. The supernet is untrained and the
-images are noise: neither changes the work. Reports ratios of times and, beside them, of the
-blocks that had to run.
+images are noise: neither changes the work. Reports ratios of times, of CPU times, which other
+processes stretch less, and of the blocks that had to run.
 
 python benchmarks/evaluation.py --space=cifar --budget=mmacs:5,10 --json=evaluation.json
 """
@@ -73,8 +73,20 @@ def _split(count: int, space, seed: int):
     return Split(labels, rng.integers(0, 256, shape, dtype=np.uint8))
 
 
-def measured(setting: Setting) -> tuple[float, int]:
-    """Seconds of a side and the blocks that ran, in this process."""
+class Clock:
+    """Seconds and CPU seconds of this process since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Both."""
+        began, cpu_began = self._began
+        return time.perf_counter() - began, time.process_time() - cpu_began
+
+
+def measured(setting: Setting) -> tuple[tuple[float, float], int]:
+    """Seconds and CPU seconds of a side and the blocks that ran, in this process."""
     from bignas_tf.calibration import METHODS, batch_norm_statistics
     from bignas_tf.evaluation import ChildEvaluator
     from bignas_tf.shared_prefix import SharedPrefixes
@@ -93,9 +105,9 @@ def measured(setting: Setting) -> tuple[float, int]:
         (genotype,) = genotypes
         images, _ = evaluator._at(genotype["resolution"])
         weights, spec = supernet.child_weights(genotype), genotype.spec()
-        started = time.perf_counter()
+        clock = Clock()
         batch_norm_statistics(spec, weights, images, method=setting.side)
-        return time.perf_counter() - started, _blocks(genotypes)
+        return clock.read(), _blocks(genotypes)
 
     ran = []
     advance = SharedPrefixes._advance
@@ -105,12 +117,12 @@ def measured(setting: Setting) -> tuple[float, int]:
         return advance(self, state, group, needed)
 
     SharedPrefixes._advance = counted
-    started = time.perf_counter()
+    clock = Clock()
     for genotype in genotypes:
         if setting.side == "one_by_one":
             evaluator._prefixes._states.clear()
         evaluator.score([genotype])
-    return time.perf_counter() - started, len(ran)
+    return clock.read(), len(ran)
 
 
 def _blocks(genotypes) -> int:
@@ -120,6 +132,7 @@ def _blocks(genotypes) -> int:
 def _phase(name: str, genotypes: Sequence[Any], repeats: int) -> dict[str, Any]:
     """Both sides of a phase, in alternating order, each time in a new process."""
     seconds: dict[str, list[float]] = {side: [] for side in SIDES[name]}
+    cpu: dict[str, list[float]] = {side: [] for side in SIDES[name]}
     ran = {}
     for repeat in range(repeats):
         for side in SIDES[name][:: 1 if repeat % 2 == 0 else -1]:
@@ -133,13 +146,16 @@ def _phase(name: str, genotypes: Sequence[Any], repeats: int) -> dict[str, Any]:
             spawn = multiprocessing.get_context("spawn")
             with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
                 taken, ran[side] = process.submit(measured, setting).result()
-            seconds[side].append(round(taken, 3))
+            for found, value in zip((seconds, cpu), taken, strict=True):
+                found[side].append(round(value, 3))
     first, second = SIDES[name]
     row = {
         "phase": name,
         "children": len(genotypes),
         **{f"{side}_s": found for side, found in seconds.items()},
+        **{f"{side}_cpu_s": found for side, found in cpu.items()},
         "ratio": round(sum(seconds[first]) / sum(seconds[second]), 3),
+        "cpu_ratio": round(sum(cpu[first]) / sum(cpu[second]), 3),
         "blocks_ratio": round(ran[first] / ran[second], 3),
     }
     print(row, flush=True)
