@@ -99,7 +99,7 @@ def main() -> None:
         ("rmsprop", "sliced", "rmsprop", 1, None),
         ("taught", "sliced", "sgd", 2, taught_rule()),
     ):
-        # Tracing takes longer than a few steps, and masked mode has a trace per pair of resolutions.
+        # Tracing takes longer than a few steps; masked mode does it per pair of resolutions.
         tf.config.run_functions_eagerly(name != "sliced")
         supernet = make_supernet()
         ema = 0.8 if optimizer == "rmsprop" else 0.0
