@@ -93,6 +93,7 @@ def test_a_teacher_teaches_the_same_as_under_tensorflow(tensorflow):
     assert_same_weights(weights, weights_of(tensorflow, "taught"))
 
 
+@pytest.mark.slow
 def test_averages_of_the_weights_follow_their_decay():
     supernet, averages = make_supernet(), None
     loop = make_loop(JaxLoop, supernet, "rmsprop", ema=0.8, devices=ONE)
@@ -108,6 +109,7 @@ def test_averages_of_the_weights_follow_their_decay():
     assert_same_weights(supernet.weight_arrays(), weights, 0)
 
 
+@pytest.mark.slow
 def test_several_steps_a_call_are_the_same_steps(straight):
     losses, weights, _ = trained(steps_per_call=3)  # epochs of four steps: some calls make one
     np.testing.assert_allclose(losses, straight[0], rtol=0, atol=1e-5)
@@ -159,6 +161,7 @@ def test_a_batch_that_devices_cannot_share_is_refused():
         make_loop(JaxLoop, supernet, devices=[*jax.devices(), ONE[0]])
 
 
+@pytest.mark.slow
 def test_rematerialized_blocks_train_the_same():
     expected_losses, expected, _ = trained(6, rule=ends_only())
     losses, weights, _ = trained(6, rule=ends_only(), remat=True)
@@ -166,6 +169,7 @@ def test_rematerialized_blocks_train_the_same():
     assert_same_weights(weights, expected, 1e-5, floor=NOISE)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_weights_and_losses_in_float32():
     expected, _, _ = trained(6, rule=ends_only())
     losses, _, loop = trained(6, supernet=make_supernet(dtype="mixed_bfloat16"), rule=ends_only())
