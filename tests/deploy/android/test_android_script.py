@@ -18,14 +18,6 @@ def script(phones, files, tool, *flags):
     return [sys.executable, path, *arguments, *flags]
 
 
-@pytest.fixture
-def heeding_ctrl_c():
-    """Tests that run in the background of a script hand on that SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_removes_what_was_pushed_and_ends_the_tool(phones, files, tool, tmp_path):
     phones.add("A1", tool={"gpu": "hangs"})
