@@ -237,19 +237,16 @@ class SequentialCalibration:
         Returns:
             What is needed, of every chunk.
         """
-        tensors = [dict(chunk) for chunk in chunks]
+        tensors = list(chunks)
         for start, end in _parts(ops):
             first = ops[start]
             if isinstance(first, BatchNorm):
                 self.settle(first, (chunk[first.inputs[0]] for chunk in tensors))
             live = {*needed, *(name for op in ops[end:] for name in op.inputs)}
             run = stretch(ops[start:end], self.weights, live)
-            for chunk in tensors:
-                found = run(chunk)
-                for name in chunk.keys() - live:
-                    del chunk[name]
-                chunk.update(found)
-        return [{k: x for k, x in chunk.items() if k in needed} for chunk in tensors]
+            for index, chunk in enumerate(tensors):
+                tensors[index] = run(chunk)  # in place: what nobody reads any more is freed
+        return [dict(chunk) for chunk in tensors]
 
 
 def _parts(ops: Sequence[Op]) -> list[tuple[int, int]]:
@@ -274,26 +271,25 @@ def _recompute(
     held = [{INPUT: chunk} for chunk in chunks]
     for begin, end in itertools.pairwise([0, *ends]):
         ops = network_ops[begin:end]
-        parts: list[tuple[Stretch, set[str]]] = []
+        parts: list[Stretch] = []
         for start, stop in _parts(ops):
             first = ops[start]
             if isinstance(first, BatchNorm):
                 inputs = (inner[first.inputs[0]] for inner in _replayed(held, parts))
                 network.settle(first, inputs)
             live = {name for name, use in last.items() if use >= begin + stop}
-            parts.append((stretch(ops[start:stop], network.weights, live), live))
+            parts.append(stretch(ops[start:stop], network.weights, live))
         if end < len(network_ops):
             held = list(_replayed(held, parts))
 
 
 def _replayed(
-    chunks: Sequence[dict[str, Any]], parts: Sequence[tuple[Stretch, set[str]]]
+    chunks: Sequence[dict[str, Any]], parts: Sequence[Stretch]
 ) -> Iterator[dict[str, Any]]:
     """What is live after the parts, chunk after chunk."""
     for inner in chunks:
-        for run, live in parts:
-            found = run(inner)
-            inner = {name: x for name, x in inner.items() if name in live} | found
+        for run in parts:
+            inner = run(inner)
         yield inner
 
 

@@ -44,13 +44,12 @@ def network(spec: NetworkSpec, weights: Mapping[str, Any]) -> Callable[[Any], An
         group = tuple(block)
         end += len(group)
         live = {name for name, index in last.items() if index >= end} | {ops[-1].name}
-        blocks.append((stretch(group, weights, live), live))
+        blocks.append(stretch(group, weights, live))
 
     def run(images: Any) -> Any:
         tensors = {INPUT: K.convert_to_tensor(images)}
-        for block, live in blocks:
-            found = block(tensors)
-            tensors = {name: x for name, x in tensors.items() if name in live} | found
+        for block in blocks:
+            tensors = block(tensors)
         return tensors[ops[-1].name]
 
     return run

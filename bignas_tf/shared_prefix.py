@@ -118,8 +118,4 @@ class SharedPrefixes:
         network = SequentialCalibration(slice_weights(self._weights, group), self._gather)
         calibration = network.walk(group, state.calibration, needed)
         run = stretch(group, network.weights, needed)
-        validation = []
-        for chunk in state.validation:
-            left = {name: x for name, x in chunk.items() if name in needed}
-            validation.append(left | run(chunk))
-        return _State(group, calibration, validation)
+        return _State(group, calibration, [run(chunk) for chunk in state.validation])

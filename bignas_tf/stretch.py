@@ -18,7 +18,7 @@ from bignas_tf.ops import Op
 from bignas_tf.primitives import apply_finished
 
 Weights = Mapping[str, Any]
-# From tensors by name to those that the stretch computes and that are needed after it.
+# From tensors by name to those of them, and of what the stretch computes, that are needed after it.
 Stretch = Callable[[Mapping[str, Any]], dict[str, Any]]
 _Shapes = tuple[tuple[str, tuple[int | None, ...], str], ...]
 
@@ -32,7 +32,8 @@ def stretch(ops: Sequence[Op], weights: Weights, needed: Set[str]) -> Stretch:
         needed: names of tensors that are read after them.
 
     Returns:
-        From tensors by name, all that the ops read among them, to what is needed of theirs.
+        From tensors by name, all that the ops read among them, to what is needed of them and of
+        what the ops compute.
     """
     read = dict.fromkeys(name for op in ops for name in op.inputs)
     for op in ops:
@@ -57,7 +58,8 @@ def stretch(ops: Sequence[Op], weights: Weights, needed: Set[str]) -> Stretch:
             found = function(renamed, inputs)
         else:
             found = _run(anonymous, outputs, renamed, inputs)
-        return dict(zip(wanted, found, strict=True))
+        kept = {name: tensor for name, tensor in tensors.items() if name in needed}
+        return kept | dict(zip(wanted, found, strict=True))
 
     return run
 

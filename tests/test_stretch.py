@@ -48,8 +48,10 @@ def test_a_stretch_gives_what_its_ops_give_one_by_one(supernet, size):
         some = ops[start:end]
         read = {name for op in some for name in op.inputs} - {op.name for op in some}
         needed = {some[0].name, some[-1].name, "elsewhere"}
-        found = stretch(some, weights, needed)({name: expected[name] for name in read})
-        assert found.keys() == {some[0].name, some[-1].name}
+        given = {name: expected[name] for name in read} | {"elsewhere": images, "done": images}
+        found = stretch(some, weights, needed)(given)
+        assert found.keys() == needed
+        assert found.pop("elsewhere") is images
         for name, value in found.items():
             np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
 

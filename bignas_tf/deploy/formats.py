@@ -21,12 +21,7 @@ from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.runner import open_model
 from bignas_tf.deploy.saved_model import INPUT, OUTPUT, SIGNATURE, write_saved_model
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
-from bignas_tf.deploy.sidecar import (
-    check_sidecar,
-    described,
-    sidecar_path,
-    versions,
-)
+from bignas_tf.deploy.sidecar import check_sidecar, described, sidecar_path, versions
 from bignas_tf.deploy.verification import (
     Verification,
     checked_images,
