@@ -25,9 +25,9 @@ from bignas_tf.spec import NetworkSpec
 
 QUANTIZATIONS = ("float32", "float16", "dynamic", "int8")
 
-TENSOR_BYTES = 202  # name, shape, buffer and the operator that writes it
+TENSOR_BYTES = 178  # name, shape, buffer and the operator that writes it
 SCALE_BYTES = 12  # a float32 scale and an int64 zero point
-DEQUANTIZED_BYTES = 234  # the operator that makes a float16 tensor float32 again, and its tensor
+DEQUANTIZED_BYTES = 192  # the operator that makes a float16 tensor float32 again, and its tensor
 QUANTIZED_BYTES = 22  # what holds a tensor's scales
 LEAST_DYNAMIC = 1024  # the converter leaves kernels of fewer values in float32
 # TFLite's operators for an activation. ReLU and ReLU6 are part of the operator before it.

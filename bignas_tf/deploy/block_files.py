@@ -86,7 +86,7 @@ def content(spec: NetworkSpec, quantization: str, seed: int) -> bytes:
     import keras
 
     from bignas_tf.child import build_child
-    from bignas_tf.deploy.converter import flatbuffer, through_constants
+    from bignas_tf.deploy.converter import flatbuffer
 
     model = build_child(spec, seed=seed)
     for layer in model.layers:
@@ -96,9 +96,7 @@ def content(spec: NetworkSpec, quantization: str, seed: int) -> bytes:
     scheme = SCHEMES[Quantization(quantization)]
     rng = np.random.Generator(np.random.Philox(seed))
     images = rng.standard_normal((CALIBRATED, *spec.input_shape), np.float32)
-    file = flatbuffer(
-        model, scheme, images if scheme.calibrated else None, make_converter=through_constants
-    )
+    file = flatbuffer(model, scheme, images if scheme.calibrated else None)
     keras.backend.clear_session()
     return file
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.data import Split
-from bignas_tf.deploy.converter import through_saved_model
+from bignas_tf.deploy.converter import through_constants
 from bignas_tf.deploy.file_weights import read_file_weights
 from bignas_tf.deploy.folded import Weights, build_folded
 from bignas_tf.deploy.formats import TFLITE, check_pair
 from bignas_tf.deploy.interpreter import load_interpreter, predict
 from bignas_tf.deploy.preprocessing import BYTES, INSIDE, OUTSIDE, in_range, placed, range_of
 from bignas_tf.deploy.quiet import captured_stderr
+from bignas_tf.deploy.saved_model import INPUT, OUTPUT
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.deploy.sidecar import sidecar_path
 from bignas_tf.deploy.tflite import Conversion, convert
@@ -56,26 +57,23 @@ def finetunable(settings: FinetuneSettings, spec: NetworkSpec, weights: Weights,
         return compression.plain(spec, weights)
 
 
-def open_converter(model: Any, folder: str) -> Any:
+def through_variables(model: Any) -> Any:
     """Opens TensorFlow's converter on a tf_keras model, for batch 1.
 
-    A SavedModel of the layers, which TensorFlow would write on the way, takes longer than
-    everything else: this one has the variables and one function.
+    It would trace every layer on its own, which takes longer than everything else, were it
+    given the model: it gets the variables and one function.
 
     Args:
         model: functional model of tf_keras.
-        folder: an empty folder.
     """
     import tensorflow as tf
 
-    signature = [tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="images")]
     module = tf.Module()
     module.weights = list(model.weights)
-    module.serve = tf.function(
-        lambda images: model(images, training=False), input_signature=signature, autograph=False
-    )
-    tf.saved_model.save(module, folder, signatures=module.serve.get_concrete_function())
-    return tf.lite.TFLiteConverter.from_saved_model(folder)
+    traced = tf.function(
+        lambda images: {OUTPUT: model(images, training=False)}, autograph=False
+    ).get_concrete_function(tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name=INPUT))
+    return tf.lite.TFLiteConverter.from_concrete_functions([traced], module)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +168,7 @@ def write_finetuned(
             verification_images=in_range(images.verification, ends),
             metadata={**metadata, **described, "spec": spec.to_json()},
             io=io,
-            make_converter=open_converter if trained else through_saved_model,
+            make_converter=through_variables if trained else through_constants,
         )
         with captured_stderr():  # XNNPACK announces itself
             interpreter = load_interpreter(conversion.path)

@@ -17,7 +17,7 @@ from bignas_tf.deploy.converter import (
     ConversionError,
     MakeConverter,
     flatbuffer,
-    through_saved_model,
+    through_constants,
 )
 from bignas_tf.deploy.folding_check import check_folding, spec_of
 from bignas_tf.deploy.graph import Graph, read_graph
@@ -113,7 +113,7 @@ def convert(
     metadata: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
     io: str | None = None,
-    make_converter: MakeConverter = through_saved_model,
+    make_converter: MakeConverter = through_constants,
     overwrite: bool = False,
     verbose: bool = False,
 ) -> Conversion:
@@ -159,7 +159,7 @@ def convert(
     kind = Quantization.parse(quantization)
     scheme = SCHEMES[kind]
     scheme.interface(io)
-    if scheme.trained and make_converter is through_saved_model:
+    if scheme.trained and make_converter is through_constants:
         raise ValueError(
             f"`quantization` must be one that any model can have, or `make_converter` given "
             f"for a model with quantization nodes. Received: {kind.value!r}"

@@ -6,6 +6,7 @@ import os
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from bignas_tf.deploy import interpreter, tflite
@@ -254,7 +255,7 @@ def test_what_the_converter_said_is_shown_when_it_fails(
         os.write(2, b"native words")
         raise ValueError("no such op\nand a long trace")
 
-    monkeypatch.setattr(keras.export, "ExportArchive", fail)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", fail)
     with pytest.raises(ConversionError, match="cannot convert `model`: no such op$"):
         convert(model, tmp_path / "model.tflite", verification_images=photographs)
     assert "native words" in capfd.readouterr().err
