@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import os
@@ -44,6 +45,16 @@ class DeviceSweep:
         self.folder = f"{_FOLDER}/bignas_{os.getpid()}_{time.time_ns() % 10**9}"
         self.known: frozenset[str] = frozenset()
         self.on_device: set[str] = set()
+        self._keys: dict[tuple[Pushed, tool.Configuration], tuple[str, ...]] = {}
+
+    def failure(self) -> str | None:
+        """After `run`: what is wrong if no measurement of the plan has figures."""
+        statuses = [self.results.row(key)["status"] for key in self._keys.values()]
+        if any(status in _TIMED for status in statuses):
+            return None
+        counts = collections.Counter(statuses).most_common()
+        told = ", ".join(f"{count} {status}" for status, count in counts)
+        return f"{self.name}: no measurement has figures: {told}"
 
     def run(self) -> None:
         """Measures what is missing and removes what it pushed.
@@ -55,11 +66,10 @@ class DeviceSweep:
         """
         information = read_information(self.device, hash_serial=self.plan.hash_serial)
         self.name = f"{information.device} ({information.serial})"
-        missing = [
-            (file, configuration)
-            for file, configuration in self.plan.runs_of_a_device
-            if not self._is_done(key_of(self._columns(information, file, configuration)))
-        ]
+        self._keys = {
+            run: key_of(self._columns(information, *run)) for run in self.plan.runs_of_a_device
+        }
+        missing = [run for run, key in self._keys.items() if not self._is_done(key)]
         self.progress.begin(self.name, len(missing))
         if not missing:
             self.progress.say(f"{self.name}: nothing is missing")

@@ -25,7 +25,8 @@ def sweep(
         progress: what is told; printed by default.
 
     Returns:
-        One line for each device that did not get to its end.
+        One line for each device that did not get to its end, or none of whose measurements has
+        figures.
 
     Raises:
         KeyboardInterrupt: after the devices are cleaned up.
@@ -42,6 +43,9 @@ def sweep(
         one = DeviceSweep(device, plan, results, progress)
         try:
             one.run()
+            failure = one.failure()
+            if failure:
+                problems.append(failure)
         except AdbError as error:
             problems.append(f"{one.name}: {error}")
             progress.say(f"{one.name} ends here: {error}")

@@ -29,6 +29,13 @@ def test_a_configuration_that_fails_is_a_row_and_the_sweep_goes_on(
     assert phones.left("A1") == []
 
 
+def test_a_device_without_any_figures_is_a_problem(phones, measure):
+    phones.add("A1", tool={"gpu": "crashes"})
+    for _ in range(2):  # where it is all in the CSV already, too
+        _, (problem,), _ = measure(backends=("gpu",))
+        assert problem.endswith("(A1): no measurement has figures: 1 crashed")
+
+
 def test_what_failed_is_measured_again_on_request_only(phones, measure):
     phones.add("A1", tool={"gpu": "crashes"})
     assert [row["status"] for row in measure(backends=("gpu",))[0]] == ["crashed"]
