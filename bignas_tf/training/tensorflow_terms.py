@@ -119,9 +119,12 @@ class TensorflowTerms(Loop):
         # A function of (seed, step, term); a replica takes its rows of the global mask.
         key = tf.stack([self._seed % 2**31, step * 64 + number])
         shape = [self._batch_size, self._dropout.channels]
-        # The same generator under XLA, which has one of its own.
-        drawn = tf.random.stateless_uniform(shape, key, alg="philox")
-        mask = tf.cast(drawn >= rate, images.dtype) / (1 - rate)
+        # The same generator under XLA, which has one of its own, and makes other fractions of the
+        # same integers.
+        drawn = tf.random.stateless_uniform(
+            shape, key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        )
+        mask = tf.cast(drawn >= round(rate * 2**32), images.dtype) / (1 - rate)
         rows = tf.shape(images)[0]
         context = tf.distribute.get_replica_context()
         start = (context.replica_id_in_sync_group if context else 0) * rows

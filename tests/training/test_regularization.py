@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from loop_case import (
     BATCH,
     DECAY,
@@ -75,6 +76,18 @@ def test_dropout_masks_depend_on_seed_step_and_term_and_on_nothing_else(eager):
     assert all(mask.shape == (BATCH, 8) for mask in drawn)
     assert 0.4 < np.mean(np.array(drawn) > 0) < 0.6
     assert np.unique(drawn).tolist() == [0, 2]
+
+
+def test_dropout_masks_are_the_same_where_xla_compiles_the_step():
+    loop = make_loop(randomized_supernet(), SandwichRule(TINY), seed=3)
+    biggest, *_ = loop.rule.plan(3, 7)
+
+    def mask(step):
+        return loop._dropout_mask(biggest, tf.zeros((BATCH, 1)), step, 0)
+
+    traced, compiled = (tf.function(mask, jit_compile=jit)(7) for jit in (False, True))
+    np.testing.assert_array_equal(traced, compiled)
+    assert np.unique(traced).tolist() == [0, 2]
 
 
 def test_only_the_biggest_child_has_a_dropout_mask(eager):
