@@ -210,7 +210,7 @@ def test_an_unknown_recipe_is_one_line_and_exit_code_2_in_a_terminal():
     assert done.returncode == 2
     assert (
         done.stderr
-        == "error: `recipe` must be one of cifar10, digits, imagenet. Received: 'nope'\n"
+        == "error: `recipe` must be one of cifar10, digits, imagenet, photos. Received: 'nope'\n"
     )
     assert done.stdout == ""
 

@@ -49,6 +49,7 @@ def space_of(name: str) -> MBConvSpace:
         ("cifar", 6_144),
         ("cifar_small", 1_152),
         ("digits", 6_912),
+        ("mobile", 165_888),
     ],
 )
 def test_a_space_has_its_published_or_documented_size(name, size):
@@ -251,7 +252,7 @@ def test_the_summary_of_a_space_is_plain_json_with_every_choice(name):
 
 
 def test_an_unknown_space_is_refused_with_the_known_ones():
-    allowed = "attentivenas, bignas, cifar, cifar_small, digits"
+    allowed = "attentivenas, bignas, cifar, cifar_small, digits, mobile"
     with pytest.raises(ValueError, match=f"`space` must be one of {allowed}. Received: 'imagenet'"):
         get_space("imagenet")
 

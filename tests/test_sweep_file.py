@@ -59,7 +59,7 @@ def test_the_data_of_the_command_replace_those_of_the_file_but_not_of_a_variant(
         (ONE | {"steps": 3}, "unknown keys; .* Received: steps"),
         (
             ONE | {"recipe": "mnist"},
-            "`recipe` must be one of cifar10, digits, imagenet. Received: 'mnist'",
+            "`recipe` must be one of cifar10, digits, imagenet, photos. Received: 'mnist'",
         ),
         (ONE | {"variants": {}}, "`variants` must be an object of at least one name"),
         (ONE | {"variants": {"a/b": {}}}, "`variants` must be named with .*'a/b'"),

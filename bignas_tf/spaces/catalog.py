@@ -99,6 +99,24 @@ def _cifar_small() -> MBConvSpace:
     )
 
 
+def _mobile() -> MBConvSpace:
+    """A BigNAS space for photographs on phones and smaller devices: 13 to 96 MMACs."""
+    return MBConvSpace(
+        name="mobile",
+        resolution_choices=(96, 128, 160),
+        stem_widths=(16,),
+        stages=(
+            Stage((16,), (1,), (3,), (1,), 1, SE),
+            Stage((24,), (1, 2), (3,), (4,), 2, SE),
+            Stage((32, 40), (1, 2, 3), (3, 5), (4,), 2, SE),
+            Stage((64, 72), (1, 2, 3), (3, 5), (4,), 2, SE),
+            Stage((88, 96), (1, 2, 3), (3, 5), (4,), 1, SE),
+            Stage((144, 160), (1, 2), (3, 5), (4,), 2, SE),
+        ),
+        head_widths=(480, 640),
+    )
+
+
 def _digits() -> MBConvSpace:
     """A BigNAS space for scikit-learn's 8-pixel digits, trained in a minute or two."""
     return MBConvSpace(
@@ -123,6 +141,7 @@ SPACES: dict[str, Callable[[], MBConvSpace]] = {
     "cifar": _cifar,
     "cifar_small": _cifar_small,
     "digits": _digits,
+    "mobile": _mobile,
 }
 
 

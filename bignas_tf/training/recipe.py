@@ -63,7 +63,7 @@ class Recipe:
         precision: of activations and products, "float32" or "bfloat16"; weights, statistics
             and losses are float32 in both.
         zero_gamma: whether the last scale of every residual branch starts at 0.
-        held_out: training images kept out of training, for selection.
+        held_out: training images kept out of training, for selection; below 1 their share.
         calibration_images: training images that batch-norm statistics are estimated from.
         evaluate_every: epochs between evaluations of the biggest and the smallest child
             on the held-out images; 0 for none.
@@ -98,7 +98,7 @@ class Recipe:
     zero_gamma: bool = True
     ema: float = 0.0
     precision: str = "float32"
-    held_out: int = 0
+    held_out: int | float = 0
     calibration_images: int = 2048
     evaluate_every: int = 0
     checkpoint_every: int = 1
@@ -129,8 +129,12 @@ class Recipe:
             require_int(argument, getattr(self, argument))
         require_int("checkpoint_every", self.checkpoint_every)
         require_int("checkpoints_kept", self.checkpoints_kept)
-        for argument in ("random_children", "held_out", "evaluate_every", "seed"):
+        for argument in ("random_children", "evaluate_every", "seed"):
             require_int(argument, getattr(self, argument), 0)
+        if isinstance(self.held_out, float):
+            require_rate("held_out", self.held_out)
+        else:
+            require_int("held_out", self.held_out, 0)
         for argument in ("label_smoothing", "ema"):
             require_rate(argument, getattr(self, argument))
         require_choice("precision", self.precision, tuple(POLICIES))

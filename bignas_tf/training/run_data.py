@@ -55,12 +55,14 @@ def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
     train, held_out = source.train, None
     if recipe.held_out:
         most = len(train) - len(source.classes)
-        if recipe.held_out > most:
+        share = recipe.held_out * len(train) if recipe.held_out < 1 else recipe.held_out
+        count = max(1, round(share))
+        if count > most:
             raise DataError(
                 f"`held_out` of recipe '{recipe.name}' must leave {name} an image of each class, "
                 f"so be at most {most}. Received: {recipe.held_out}"
             )
-        train, held_out = hold_out(train, recipe.held_out, SPLIT_SEED)
+        train, held_out = hold_out(train, count, SPLIT_SEED)
     calibration = train
     if recipe.calibration_images < len(train) - len(source.classes):
         calibration = hold_out(train, recipe.calibration_images, SPLIT_SEED + 1)[1]

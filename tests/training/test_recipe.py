@@ -106,6 +106,7 @@ def test_an_unknown_or_missing_key_is_refused_by_name():
         ("distillation", 1),
         ("zero_gamma", "off"),
         ("held_out", -1),
+        ("held_out", 1.5),
         ("calibration_images", 0),
         ("evaluate_every", None),
         ("checkpoint_every", 0),
@@ -151,7 +152,7 @@ def test_a_packaged_recipe_says_which_command_runs_it(name):
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
     with pytest.raises(
-        ValueError, match="`recipe` must be one of cifar10, digits, imagenet.*'digit'"
+        ValueError, match="`recipe` must be one of cifar10, digits, imagenet, photos.*'digit'"
     ):
         get_recipe("digit")
 

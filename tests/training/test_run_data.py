@@ -26,6 +26,12 @@ def test_no_image_is_in_two_of_training_held_out_and_test():
     assert set(map(bytes, calibration)) <= set(map(bytes, rows[0]))
 
 
+@pytest.mark.parametrize(("held_out", "count"), [(0.1, 144), (100, 100), (1, 1), (1e-5, 1)])
+def test_a_number_or_a_share_of_the_training_images_is_held_out(held_out, count):
+    data = load_run_data(RECIPE.replace(held_out=held_out))
+    assert (len(data.held_out), len(data.train)) == (count, 1438 - count)
+
+
 def test_data_must_be_named_where_the_recipe_names_none():
     with pytest.raises(ValueError, match="`data` must be given for recipe 'tiny'"):
         load_run_data(FOLDER)

@@ -1,0 +1,27 @@
+r"""Photographs of your own, in the space `mobile`: children of 13 to 96 MMACs, 96 to 160 pixels.
+
+Chosen by us and tuned on nothing: a start, for some hundreds of images or more, from which
+--set changes what does not fit. A tenth of the training images is held out for selection.
+Many images are seen often enough in fewer epochs: --set=epochs=30.
+
+bignas train --recipe=photos --workdir=runs/mine --data=folder:/path/to/images
+"""
+
+from bignas_tf.training.recipe import Recipe
+
+RECIPE = Recipe(
+    name="photos",
+    space="mobile",
+    image_size=160,
+    epochs=100,
+    batch_size=64,
+    optimizer={"kind": "sgd", "momentum": 0.9, "nesterov": True},
+    schedule={"kind": "exponential_to_ending", "initial": 0.1, "warmup_epochs": 5},
+    augmentation={"crop": 0.25, "flip": True, "operations": "randaugment"},
+    label_smoothing=0.1,
+    weight_decay=1e-4,
+    ema=0.999,
+    held_out=0.1,
+    calibration_images=2048,
+    evaluate_every=5,
+)
