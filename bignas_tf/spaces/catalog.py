@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from bignas_tf.blocks import SqueezeExcitation
-from bignas_tf.checks import require_choice, require_int
+from bignas_tf.checks import require, require_choice, require_int
 from bignas_tf.spaces.mbconv import MBConvSpace, Stage
 
 SE = SqueezeExcitation()  # a quarter of the block's input channels, swish, sigmoid gate
@@ -157,3 +157,14 @@ def get_space(name: str, classes: int | None = None) -> MBConvSpace:
         return space
     require_int("classes", classes)
     return dataclasses.replace(space, classes=classes)
+
+
+def register_space(space: MBConvSpace) -> None:
+    """Makes a space known by its name in this process, to recipes too.
+
+    Raises:
+        ValueError: if the name is taken by another space.
+    """
+    known = SPACES[space.name]() if space.name in SPACES else space
+    require(known == space, "space", "one whose name is not taken by another", space.name)
+    SPACES[space.name] = lambda: space

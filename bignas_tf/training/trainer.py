@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.files import only_writer
-from bignas_tf.spaces import Genotype
+from bignas_tf.spaces import Genotype, Space
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.logs import RunLogs, run_record, write_json
@@ -64,6 +64,8 @@ class Trainer:
         command: recorded in run.json.
         loop_options: of the backend's loop, such as `steps_per_call` or the `strategy` of
             `TensorflowLoop`; and `synchronized`, of `Supernet`.
+        make_rule: makes a rule of your own of the space; by default it is the sandwich rule
+            with the recipe's options.
 
     Raises:
         CheckpointError: if the folder holds a run of another space, recipe or data.
@@ -78,6 +80,7 @@ class Trainer:
         data: str | None = None,
         command: list[str] | None = None,
         loop_options: Mapping[str, Any] | None = None,
+        make_rule: Callable[[Space], Rule] | None = None,
     ):
         options = dict(loop_options or {})
         strategy = options.get("strategy")
@@ -107,12 +110,7 @@ class Trainer:
             if recipe.teacher
             else None
         )
-        options_of_rule = ("random_children", "label_smoothing", "distillation", "regularize")
-        rule = SandwichRule(
-            self.space,
-            **{option: getattr(recipe, option) for option in (*options_of_rule, "sandwich")},
-            teacher=teacher,
-        )
+        rule = make_rule(self.space) if make_rule else _sandwich(self.space, recipe, teacher)
         self.loop = _loop_class()(
             self.supernet,
             rule,
@@ -318,6 +316,11 @@ class Trainer:
         logs.write(self.step, epoch, values)
         shown = ", ".join(f"{name} {value:.2%}" for name, value in values.items())
         logs.say(f"epoch {epoch}: {shown} (held-out training images, calibrated)")
+
+
+def _sandwich(space: Space, recipe: Recipe, teacher: Any) -> SandwichRule:
+    fields = ("random_children", "label_smoothing", "distillation", "regularize", "sandwich")
+    return SandwichRule(space, **{f: getattr(recipe, f) for f in fields}, teacher=teacher)
 
 
 def _loop_class() -> Any:
