@@ -4,7 +4,7 @@ Every candidate is sliced, calibrated on training images and evaluated on held-o
 Of two as accurate the one of lower loss is chosen. Writes to the run's select folder
 selected/NAME.json (the chosen children; `bignas show` counts them, `bignas extract` cuts
 them out), trials.csv (every evaluation) and front.csv; a search that was stopped goes on,
-with the same weights only (docs/search.md).
+with the same weights only (docs/searching.md).
 
 --strategy: coarse_to_fine evaluates a grid of skeletons, then variations of the best; random
 and evolution (mutation and crossover of the best under each budget) share --evaluations among
@@ -15,7 +15,7 @@ _int8) or latency_ms, which needs --latency_table, or --device=host to measure o
 plus joins metrics that are limited at once: mmacs:5,8+size_mb:0.4,0.6 is two budgets.
 
 --workers=N evaluates in N processes of this machine, with the same result; --role=chief and
---role=worker do it on many machines (docs/search.md). Equal --threads give equal numbers.
+--role=worker do it on many machines (docs/searching.md). Equal --threads give equal numbers.
 
 Examples:
   bignas select --workdir=runs/cifar10 --budget=mmacs:3.4,5,7,10 --names=s,m,l,xl

@@ -31,7 +31,7 @@ def computed(genotypes):
 
 
 def test_workers_that_share_in_rows_compute_less_twice_than_those_that_take_turns():
-    # The figures of docs/search.md.
+    # The figures of docs/searching.md.
     strategy = CoarseToFine(get_space("cifar"), parse_budgets("mmacs:4,6,8,12"), seed=0)
     accuracy, alone, rows, turns = uneven(0), 0, 0, 0
     while not strategy.finished:
