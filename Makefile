@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
 JAX_TESTS := not slow
-SOURCES := bignas_tf export benchmarks docs tests zoo
+SOURCES := bignas_tf export benchmarks docs notebooks tests zoo
 
-.PHONY: quickstart test test-all test-long lint format docs clean
+.PHONY: quickstart test test-all test-long lint format docs notebooks clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed (make PYTHON=python3.12 ...). Received: {v[0]}.{v[1]}")'
@@ -51,6 +51,10 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+# All cells, in small settings.
+notebooks: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -n 2 -m long tests/test_notebooks.py
 
 # A link that leads nowhere, or a name of the reference that is not there, ends it.
 docs: $(VENV)/.installed
