@@ -65,6 +65,7 @@ def with_their_own(packages, brings):
     return seen
 
 
+@functools.cache
 def imports(text):
     """Dotted names that a module may import, wherever it does; `from a import b` gives two."""
     found, waiting = set(), [ast.parse(text)]
