@@ -8,7 +8,7 @@ SOURCES := bignas_tf export benchmarks docs notebooks tests zoo
 
 .PHONY: quickstart test test-all test-long lint format docs notebooks clean
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml bignas_tf/__init__.py
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed (make PYTHON=python3.12 ...). Received: {v[0]}.{v[1]}")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	# The pip that comes with Python 3.10 does not get to the end of these dependencies.

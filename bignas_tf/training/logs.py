@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import tqdm
 
-from bignas_tf import files
+from bignas_tf import __version__, files
 from bignas_tf.checks import is_int, require_int
 from bignas_tf.json_lines import mend, read_lines, write_lines
 from bignas_tf.machine import cpu_model, device
@@ -217,7 +217,7 @@ def run_record(
         "seeds": _plain(seeds),
         "recipe": _plain(recipe),
         "versions": {
-            "bignas_tf": _version("bignas-tf"),
+            "bignas_tf": __version__,
             "python": platform.python_version(),
             "keras": keras.version(),
             "backend": backend,
