@@ -6,7 +6,7 @@ Many genotypes of the space `bignas` match both within 1 %. This looks for balan
 float32, fits the model to what it measured, and looks and measures once more.
 
     python benchmarks/zoo_candidates.py --json=zoo_candidates.json \
-        --presets=bignas_tf/zoo/presets.json
+        --presets=bignas_tf/zoo/bignasmodel.json
 
 Two CPU cores: 12 min, most of it TFLite conversion; converted files are kept.
 """
@@ -262,7 +262,7 @@ def _rows(genotypes: list[Genotype], times: dict, coefficients: np.ndarray) -> l
 
 
 def preset(size: str, genotype: Genotype) -> dict:
-    """The entry of a network in the zoo's `presets.json`."""
+    """The entry of a network in the zoo's `bignasmodel.json`."""
     target, spec = TARGETS[size], genotype.spec()
     cost = count(spec)
     return {
@@ -270,10 +270,14 @@ def preset(size: str, genotype: Genotype) -> dict:
         "space": SPACE.name,
         "genotype": genotype.as_dict(),
         "resolution": genotype["resolution"],
-        "interpolation": "bicubic",
+        "image_size": None,
+        "crop": 1.0,
+        "interpolation": "bicubic, antialias",
+        "labels": None,
         "input_range": [0, 255],  # the models of the zoo preprocess
         "macs": cost.macs,
         "params": cost.params,
+        "ours": True,
         "published": {
             "mmacs": target.mmacs,
             "params_m": target.params_m,

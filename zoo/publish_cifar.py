@@ -1,8 +1,8 @@
 """Puts the children of a CIFAR-10 run, and its supernet, into the zoo.
 
 The run must have been selected with --names=s,m,l,xl, extracted and evaluated. Writes weights
-and supernets.json to bignas_tf/zoo/files/, the entries of bignas_tf/zoo/presets.json and the
-card, all from what the run's own files say.
+and supernets.json to bignas_tf/zoo/files/, bignas_tf/zoo/bignascifar.json and the card, all
+from what the run's own files say.
 
 bignas extract --workdir=RUN && bignas evaluate --workdir=RUN
 python zoo/publish_cifar.py --workdir=RUN --command='python benchmarks/evidence.py ...'
@@ -20,6 +20,8 @@ ORIGIN = (
     "Found by coarse-to-fine selection among the children of a supernet of the space `cifar`, "
     "on held-out training images of CIFAR-10."
 )
+
+SOURCE = "ours: `bignas evaluate` on all test images of CIFAR-10, see zoo/cards/BigNASCifar.md"
 
 
 def file_entry(path: pathlib.Path) -> dict[str, str]:
@@ -49,23 +51,26 @@ def write_child(child: pathlib.Path, described: dict, path: pathlib.Path) -> Non
 
 
 def preset_entry(described: dict, weights: pathlib.Path, accuracy: dict) -> dict[str, object]:
-    """An entry of presets.json."""
+    """An entry of bignascifar.json."""
     return {
         "spec": described["spec"],
         "space": described["space"],
         "genotype": described["genotype"],
         "resolution": described["resolution"],
         "image_size": described["image_size"],
+        "crop": 1.0,
         "interpolation": described["interpolation"],
         "labels": described["labels"],
         "input_range": [0, 255],
         "macs": described["macs"],
         "params": described["params"],
+        "ours": True,
         "published": None,
         "origin": ORIGIN,
         "weights": {NAME: file_entry(weights)},
         "accuracy": {
             NAME: {key: accuracy[key] for key in ("top1", "top1_interval", "top1_uncalibrated")}
+            | {"source": SOURCE}
         },
     }
 
@@ -197,10 +202,7 @@ def main() -> None:
         files / "supernets.json",
         {NAME: {"weights": file_entry(supernet), "front": file_entry(front)}},
     )
-    path = root / "bignas_tf" / "zoo" / "presets.json"
-    presets = json.loads(path.read_text(encoding="utf-8"))
-    others = {name: entry for name, entry in presets.items() if not name.startswith(FAMILY)}
-    write_json(path, entries | others)
+    write_json(root / "bignas_tf" / "zoo" / f"{FAMILY}.json", entries)
     card = root / "zoo" / "cards" / "BigNASCifar.md"
     card.parent.mkdir(parents=True, exist_ok=True)
     card.write_text(_card(entries, metadata, evaluation, arguments.command), encoding="utf-8")

@@ -1,5 +1,6 @@
-"""Networks ready to build, train and export: of published sizes, and CIFAR-10's with weights."""
+"""Networks ready to build, train and export: ours, some with weights, and those of others."""
 
+from bignas_tf.zoo.building import from_spec, get_model
 from bignas_tf.zoo.cifar import BigNASCifarL, BigNASCifarM, BigNASCifarS, BigNASCifarXL
 from bignas_tf.zoo.models import (
     BigNASModelL,
@@ -21,6 +22,8 @@ __all__ = [
     "BigNASModelS",
     "BigNASModelXL",
     "decode_predictions",
+    "from_spec",
+    "get_model",
     "get_preset",
     "get_spec",
     "list_models",

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import keras
 
-from bignas_tf.zoo.models import build_model
-
-MIN_SIZE = 8  # pixels: they reduce the image eightfold
+from bignas_tf.zoo.building import build_model
 
 BASE_DOCSTRING = """Builds the {name} architecture, of the space `cifar`.
 
@@ -24,17 +22,20 @@ BASE_DOCSTRING = """Builds the {name} architecture, of the space `cifar`.
 
     Args:
         include_top: whether to build the classifier.
-        weights: None for random initialization, "cifar10", or the path of a `.weights.h5` file
-            that `save_weights` of the same model wrote. The weights also load with
-            `include_top=False`.
+        weights: None for random initialization, "cifar10", the path of a `.weights.h5` file
+            that `save_weights` of the same model wrote, or its address:
+            `https://...#sha256=HASH`, or with the extra `hf`
+            `hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH`. Weights of the whole model also
+            load with `include_top=False` and for other `classes`, whose classifier then keeps
+            its initial weights, which a warning tells.
         input_tensor: Keras tensor `(batch, height, width, channels)` to use as image input.
         input_shape: `(height, width, channels)`, height and width at least 8 or None for
             any. By default `({resolution}, {resolution}, 3)`, without the top
             `(None, None, 3)`.
         pooling: used where `include_top` is False. None: the output is the feature map of
             the last convolution; "avg" or "max": its mean or maximum over height and width.
-        classes: number of classes; used where `include_top` is True. 10 with
-            `weights="cifar10"`: airplane, automobile, bird, cat, deer, dog, frog, horse, ship,
+        classes: number of classes; used where `include_top` is True. The ten of "cifar10" are
+            airplane, automobile, bird, cat, deer, dog, frog, horse, ship,
             truck.
         classifier_activation: activation of the classifier, a name or a callable; None
             gives logits. Used where `include_top` is True; only None and "softmax" if
@@ -49,7 +50,8 @@ BASE_DOCSTRING = """Builds the {name} architecture, of the space `cifar`.
 
     Raises:
         ValueError: for an argument that is not as described, and for a weights file that is
-            missing or does not fit.
+            missing, has another hash or does not fit.
+        ConnectionError: if weights cannot be downloaded; the message says where to put them.
 
     Reference:
         Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage
@@ -70,7 +72,7 @@ def BigNASCifarS(  # noqa: D103 - BASE_DOCSTRING, below
 ) -> keras.Model:
     return build_model(
         "bignascifar_s", include_top, weights, input_tensor, input_shape, pooling, classes,
-        classifier_activation, include_preprocessing, name, MIN_SIZE,
+        classifier_activation, include_preprocessing, name,
     )  # fmt: skip
 
 
@@ -87,7 +89,7 @@ def BigNASCifarM(  # noqa: D103 - BASE_DOCSTRING, below
 ) -> keras.Model:
     return build_model(
         "bignascifar_m", include_top, weights, input_tensor, input_shape, pooling, classes,
-        classifier_activation, include_preprocessing, name, MIN_SIZE,
+        classifier_activation, include_preprocessing, name,
     )  # fmt: skip
 
 
@@ -104,7 +106,7 @@ def BigNASCifarL(  # noqa: D103 - BASE_DOCSTRING, below
 ) -> keras.Model:
     return build_model(
         "bignascifar_l", include_top, weights, input_tensor, input_shape, pooling, classes,
-        classifier_activation, include_preprocessing, name, MIN_SIZE,
+        classifier_activation, include_preprocessing, name,
     )  # fmt: skip
 
 
@@ -121,7 +123,7 @@ def BigNASCifarXL(  # noqa: D103 - BASE_DOCSTRING, below
 ) -> keras.Model:
     return build_model(
         "bignascifar_xl", include_top, weights, input_tensor, input_shape, pooling, classes,
-        classifier_activation, include_preprocessing, name, MIN_SIZE,
+        classifier_activation, include_preprocessing, name,
     )  # fmt: skip
 
 

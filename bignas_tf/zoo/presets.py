@@ -1,4 +1,4 @@
-"""The zoo's networks as data: `presets.json`."""
+"""The zoo's networks as data: one JSON file per family."""
 
 from __future__ import annotations
 
@@ -7,19 +7,50 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bignas_tf.checks import require_choice
+from bignas_tf.checks import require, require_choice
 from bignas_tf.spec import NetworkSpec
+
+FAMILIES = ("bignascifar", "bignasmodel", "attentivenas", "fairnas")
 
 
 @functools.cache
 def _presets() -> dict[str, dict[str, Any]]:
     """All presets by name; read when first asked for, not when the package is imported."""
-    return json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
+    found = {}
+    for family in FAMILIES:
+        path = Path(__file__).with_name(f"{family}.json")
+        for name, preset in json.loads(path.read_text(encoding="utf-8")).items():
+            found[name] = {"family": family, **preset}
+    return dict(sorted(found.items(), key=lambda item: item[1]["macs"]))
 
 
-def list_models() -> tuple[str, ...]:
-    """Names of the presets, the smallest network first."""
-    return tuple(_presets())
+def list_models(family: str | None = None, weights: str | bool | None = None) -> tuple[str, ...]:
+    """Names of the presets, the network with the fewest MACs first.
+
+    Args:
+        family: only those of one, "bignascifar", "bignasmodel" (networks of ours),
+            "attentivenas" or "fairnas" (networks of others).
+        weights: True: only those that have weights; False: only those that have none; a name
+            such as "cifar10": only those with these weights.
+
+    Raises:
+        ValueError: for an unknown family, or weights that no preset has.
+    """
+    if family is not None:
+        require_choice("family", family, FAMILIES)
+    known = sorted({name for preset in _presets().values() for name in preset["weights"] or ()})
+    ok = weights is None or isinstance(weights, bool) or weights in known
+    require(ok, "weights", f"None, True, False or one of {', '.join(known)}", weights)
+
+    return tuple(
+        name
+        for name, preset in _presets().items()
+        if family in (None, preset["family"]) and _has(preset["weights"] or {}, weights)
+    )
+
+
+def _has(found: dict[str, Any], weights: str | bool | None) -> bool:
+    return weights in found if isinstance(weights, str) else weights in (None, bool(found))
 
 
 def get_preset(name: str) -> dict[str, Any]:
@@ -29,11 +60,15 @@ def get_preset(name: str) -> dict[str, Any]:
         name: one of `list_models()`.
 
     Returns:
-        A JSON object: `spec`, the `space` and `genotype` that it comes from, `resolution` in
-        pixels and `interpolation` of its images, `input_range` of the model with its
-        preprocessing, `macs`, `params`, the `published` figures that it matches, `origin`,
-        and `weights` and `accuracy`, both null where nobody has trained it; with weights also
-        their `labels` and the `image_size` of the images that were resized for them.
+        A JSON object: its `family`; the network's `spec`, and the `space` and `genotype` that
+        it comes from, null where it is in no space; images: `resolution` in pixels, the
+        `image_size` that they had before, null if unknown, `crop`, the side of the centre
+        square that is used as a fraction of the shorter side, `interpolation`, `input_range`
+        of the model with its preprocessing; `labels` of the classes, null if there are no
+        weights; `macs` and `params`, counted; `ours`, whether the configuration is ours;
+        `published`, figures of a publication with their `source`, or null; `origin`; `weights`,
+        by the data that they were trained on, with the name and SHA-256 of a file, and their
+        `accuracy` with its `source`, both null where we have trained none.
 
     Raises:
         ValueError: for an unknown name.
@@ -54,7 +89,8 @@ def get_spec(name: str) -> NetworkSpec:
         name: one of `list_models()`.
 
     Returns:
-        The network for 1000 classes and square RGB images of its own resolution.
+        The network for as many classes as it was made for (1000, `bignascifar` 10) and square
+        RGB images of its own resolution.
 
     Raises:
         ValueError: for an unknown name.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from bignas_tf.checks import require_choice
+from bignas_tf.zoo.download import sha256_of
 from bignas_tf.zoo.presets import get_preset
 
 FILES = Path(__file__).with_name("files")
@@ -65,7 +65,7 @@ def _supernets() -> dict[str, dict[str, Any]]:
 
 def _verified(entry: dict[str, str]) -> Path:
     path = FILES / entry["file"]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256_of(path)
     if found != entry["sha256"]:
         raise ValueError(
             f"{path} must have the SHA-256 {entry['sha256']}; install the package again. "

@@ -1,0 +1,66 @@
+"""A zoo model in a clean process with another of Keras's backends."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SCRIPT = """
+import json, sys
+import keras, numpy
+folder = sys.argv[1]
+saved = keras.models.load_model(f"{folder}/small.keras", compile=False)
+numpy.save(f"{folder}/outputs.npy", saved.predict_on_batch(numpy.load(f"{folder}/images.npy")))
+before = set(sys.modules)
+from bignas_tf.zoo import BigNASCifarS
+loaded = sorted(set(sys.modules) - before)
+weights = zip(BigNASCifarS(weights="cifar10").weights, saved.weights, strict=True)
+print(json.dumps({
+    "backend": keras.backend.backend(),
+    "ours_before": [name for name in before if name.startswith("bignas_tf")],
+    "loaded": loaded,
+    "same_weights": all(a.path == b.path and numpy.array_equal(a, b) for a, b in weights),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def clean_process(built, tmp_path_factory):
+    """Outputs here, of a saved model in a process with JAX, and what that process said."""
+    folder, model = tmp_path_factory.mktemp("jax"), built("bignascifar_s")
+    images = np.random.default_rng(0).uniform(0, 255, (4, 24, 24, 3)).astype("float32")
+    np.save(folder / "images.npy", images)
+    model.save(folder / "small.keras")
+    # Compiling takes longer than four images do.
+    environment = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    run = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", SCRIPT, folder],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    said = json.loads(run.stdout.strip().splitlines()[-1])
+    return np.array(model(images)), np.load(folder / "outputs.npy"), said
+
+
+def test_a_saved_model_needs_nothing_of_this_package_and_runs_under_jax(clean_process):
+    expected, outputs, said = clean_process
+    assert (said["backend"], said["ours_before"]) == ("jax", [])
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert np.ptp(expected, axis=1).min() > 0.1  # and not the same for every class
+
+
+def test_a_model_is_built_with_its_weights_under_jax(clean_process):
+    assert clean_process[2]["same_weights"]
+
+
+def test_importing_the_zoo_loads_nothing_beyond_keras_and_this_package(clean_process):
+    loaded = clean_process[2]["loaded"]
+    assert {name.split(".")[0] for name in loaded} == {"bignas_tf"}
+    assert "bignas_tf.spaces" not in loaded
