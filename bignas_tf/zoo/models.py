@@ -25,12 +25,14 @@ BASE_DOCSTRING = """Builds the {name} architecture.
     has trained it on ImageNet and **there are no weights of ours**; the published top-1 is
     that of the paper's own model of this size.
 
-    | model | pixels | MMACs | params | published MMACs | params | top-1 |
-    |---|---|---|---|---|---|---|
-    | BigNASModelS | 192 | 241.5 | 4.51 M | 242 | 4.5 M | 76.5 % |
-    | BigNASModelM | 224 | 416.2 | 5.53 M | 418 | 5.5 M | 78.9 % |
-    | BigNASModelL | 224 | 585.8 | 6.38 M | 586 | 6.4 M | 79.5 % |
-    | BigNASModelXL | 288 | 1034.8 | 9.42 M | 1040 | 9.5 M | 80.9 % |
+    =============  ======  ======  ======  ===============  ======  ======
+    model          pixels  MMACs   params  published MMACs  params  top-1
+    =============  ======  ======  ======  ===============  ======  ======
+    BigNASModelS   192     241.5   4.51 M  242              4.5 M   76.5 %
+    BigNASModelM   224     416.2   5.53 M  418              5.5 M   78.9 %
+    BigNASModelL   224     585.8   6.38 M  586              6.4 M   79.5 %
+    BigNASModelXL  288     1034.8  9.42 M  1040             9.5 M   80.9 %
+    =============  ======  ======  ======  ===============  ======  ======
 
     MACs are multiply-accumulates of one image at that resolution. The attribute `spec` of
     the returned model is its `NetworkSpec`.
