@@ -97,7 +97,7 @@ class Table:
             kilobytes = float(row["bytes"]) / 1e3
             lines.append(
                 f"| {row['child']} | {row['quantization']} | {100 * float(row['top1']):.2f} % | "
-                f"{row['points_to_float32']} | {kilobytes:.0f} | {row['median_ms']} | "
+                f"{row.get('points_to_float32', '')} | {kilobytes:.0f} | {row['median_ms']} | "
                 f"{row['outside_xnnpack']} |"
             )
         return lines

@@ -32,6 +32,7 @@ flags.DEFINE_string("json", None, "File for the result.", required=True)
 flags.DEFINE_string("presets", None, "File for the chosen of each size, as zoo presets.")
 flags.DEFINE_string("cache", "runs/benchmarks/zoo_candidates", "Folder of the .tflite files.")
 flags.DEFINE_list("sizes", ["S", "M", "L", "XL"], "Sizes to look at.")
+flags.DEFINE_bool("balanced", True, "Only balanced networks; --nobalanced shows what that costs.")
 flags.DEFINE_integer("seed", 0, "Seed of the search and of the kernels.")
 flags.DEFINE_integer("starts", 200, "Random starts per size and resolution.")
 flags.DEFINE_integer("per_round", 3, "Candidates measured per size and round.")
@@ -168,7 +169,9 @@ def search(target: Target, coefficients: np.ndarray, seed: int) -> list[Genotype
 def _rank(genotype: Genotype, target: Target, coefficients: np.ndarray) -> tuple[float, float]:
     """Smaller is better: first a matching size and balance, then the predicted latency."""
     load = load_of(genotype)
-    excess = max(0.0, miss(load, target) - 0.9 * TOLERANCE) + (0 if balanced(genotype) else 0.05)
+    excess = max(0.0, miss(load, target) - 0.9 * TOLERANCE) + (
+        0.05 if FLAGS.balanced and not balanced(genotype) else 0
+    )
     return excess, predicted_ms(load, coefficients)
 
 

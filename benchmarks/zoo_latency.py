@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from bignas_tf.files import check_output, write_json
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("json", None, "File for the result.", required=True)
 flags.DEFINE_string("plot", None, "PNG file for the plot; none by default.")
@@ -256,6 +258,9 @@ def main(argv: list[str]) -> None:
     """Converts what is missing, measures, writes the JSON and prints a table."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
+    for output in (FLAGS.json, FLAGS.plot):
+        if output:
+            check_output(Path(output), overwrite=True)
     known = models()
     threads = [int(number) for number in FLAGS.threads]
     for quantization in FLAGS.quantizations:  # all of them before the clock starts
@@ -266,7 +271,7 @@ def main(argv: list[str]) -> None:
     for quantization in FLAGS.quantizations:
         for number in threads:
             rows += measured(known, quantization, number, load)
-            Path(FLAGS.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            write_json(FLAGS.json, rows)
     for row in rows:
         same = (row["quantization"], row["threads"])
         (reference,) = (

@@ -24,6 +24,7 @@ from bignas_tf.deploy.android.results import Results
 from bignas_tf.deploy.android.sweep import sweep
 from bignas_tf.deploy.android.tool import BACKENDS, configurations
 from bignas_tf.deploy.script import INTERRUPTED, run_script, stop
+from bignas_tf.files import check_output, only_writer
 
 _MODEL = flags.DEFINE_list("model", None, "TFLite files, separated by commas.", required=True)
 _TOOL = flags.DEFINE_string(
@@ -71,6 +72,18 @@ def main() -> None:
         print(plan.text())
         _print_devices()
         return
+    with only_writer(Path(_CSV.value), "written", _lock(), "csv"):
+        _sweep(plan)
+
+
+def _lock() -> Path:
+    """Beside the CSV, which each measurement replaces; in a folder that exists."""
+    path = Path(_CSV.value)
+    check_output(path, overwrite=True)
+    return path.with_name(f".{path.name}.lock")
+
+
+def _sweep(plan: Plan) -> None:
     results = Results(_CSV.value, FAILURES if _RETRY.value else ())
     devices, left_out = usable(Adb(_ADB.value), _SERIALS.value)
     for device in left_out:

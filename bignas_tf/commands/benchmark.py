@@ -43,6 +43,7 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument("--profile", type=Path, help="folder for a CSV of each file's operators")
     parser.add_argument("--csv", type=Path, help="file to write, with --model")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --csv")
 
 
 def main(arguments: Any) -> None:
@@ -62,7 +63,7 @@ def main(arguments: Any) -> None:
     else:
         paths = arguments.model.split(",")
     if output:
-        check_output(output, overwrite=bool(arguments.workdir))
+        check_output(output, overwrite=arguments.overwrite or bool(arguments.workdir))
     if arguments.profile:
         profile_outputs(paths, arguments.profile)
     with contextlib.ExitStack() as stack:
@@ -107,7 +108,7 @@ def _time(files: list[str], names: list[str], output: Path | None, arguments: An
     latencies = [dataclasses.replace(latency, path=called[latency.path]) for latency in found]
     print(table(latencies))
     if output:
-        write_csv(latencies, output, overwrite=bool(arguments.workdir))
+        write_csv(latencies, output, overwrite=True)  # allowed before the measurement
         print(f"written to {output}")
     if arguments.profile:
         timed = [latency.path for latency in found]

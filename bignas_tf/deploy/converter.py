@@ -26,8 +26,8 @@ def through_constants(model: Any) -> Any:
     looks for the variables that they read and does not find them in a Keras 3 model. Here
     there are none to look for: all weights, the statistics of batch norm too, are copied into
     the function's graph. By way of a SavedModel, which keeps variables, a file of the same
-    operators and the same outputs, bit for bit, takes three to five times as long
-    (tests/deploy/test_converter.py makes both).
+    operators and the same outputs, bit for bit (tests/deploy/test_converter.py makes both),
+    takes two to five times as long.
 
     Args:
         model: functional Keras model.

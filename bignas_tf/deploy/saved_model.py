@@ -1,4 +1,4 @@
-"""SavedModels with one named signature: a format of its own, and every converter's way in."""
+"""SavedModels with one named signature: a format of its own, and tf2onnx's way in."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from bignas_tf.deploy.quiet import captured_stderr
 SIGNATURE, INPUT, OUTPUT = "serve", "images", "scores"
 
 
-def write_saved_model(
-    model: Any, folder: str | os.PathLike[str], *, batch: int | None = None
-) -> None:
+def write_saved_model(model: Any, folder: str | os.PathLike[str]) -> None:
     """Writes a Keras model's inference as a SavedModel.
 
     Its signature `serve` takes `images`, `(batch, height, width, channels)` in float32, and
@@ -24,12 +22,11 @@ def write_saved_model(
     Args:
         model: functional Keras model with one float32 input and one output.
         folder: a folder that is empty or does not exist.
-        batch: int, a fixed size of the batch; None leaves it free.
     """
     import keras
     import tensorflow as tf
 
-    shape = (batch, *model.inputs[0].shape[1:])
+    shape = (None, *model.inputs[0].shape[1:])
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from random_models import random_model
@@ -9,7 +10,6 @@ from random_models import random_model
 from bignas_tf.blocks import ConvBlock, HeadBlock, MBConvBlock, SqueezeExcitation
 from bignas_tf.deploy.converter import flatbuffer, through_constants
 from bignas_tf.deploy.interpreter import load_interpreter, predict
-from bignas_tf.deploy.saved_model import write_saved_model
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.spec import NetworkSpec
 
@@ -40,7 +40,10 @@ def test_a_file_computes_what_keras_does(kind, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale)
 
 
-def test_a_file_has_the_operators_and_outputs_of_one_made_by_way_of_a_saved_model(tmp_path):
+@pytest.mark.parametrize("quantization", ["float32", "int8", "int16x8"])
+def test_a_file_has_the_operators_and_outputs_of_one_made_by_way_of_a_saved_model(
+    quantization, tmp_path
+):
     spec = NetworkSpec((7, 7, 8), (BLOCKS["residual"],), 1)
     model = random_model(spec)
     images = np.random.default_rng(0).normal(size=(3, 7, 7, 8)).astype("float32")
@@ -48,14 +51,21 @@ def test_a_file_has_the_operators_and_outputs_of_one_made_by_way_of_a_saved_mode
     def through_saved_model(model):
         import tensorflow as tf
 
-        write_saved_model(model, tmp_path / "saved", batch=1)
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint(
+            name="serve",
+            fn=lambda images: {"scores": model(images, training=False)},
+            input_signature=[tf.TensorSpec((1, 7, 7, 8), tf.float32, name="images")],
+        )
+        archive.write_out(str(tmp_path / "saved"), verbose=False)
         return tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
 
     outputs, operators, signatures = [], [], []
     for make_converter in (through_saved_model, through_constants):
         path = tmp_path / f"{make_converter.__name__}.tflite"
-        scheme = SCHEMES[Quantization.FLOAT32]
-        path.write_bytes(flatbuffer(model, scheme, make_converter=make_converter))
+        scheme = SCHEMES[Quantization(quantization)]
+        path.write_bytes(flatbuffer(model, scheme, images, make_converter=make_converter))
         interpreter = load_interpreter(path)
         outputs.append(predict(interpreter, images))
         operators.append([op["op_name"] for op in interpreter._get_ops_details()])

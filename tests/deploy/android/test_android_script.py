@@ -10,6 +10,7 @@ import pytest
 from phones import ended, rows_of
 
 from bignas_tf.deploy.android.adb import Adb, AdbError, usable
+from bignas_tf.files import only_writer
 
 
 def script(phones, files, tool, *flags):
@@ -64,6 +65,16 @@ def test_a_dry_run_prints_the_plan_and_touches_no_device(phones, files, tool, tm
         assert line in done.stdout
     assert not (phones.home / "A1" / "log").exists()
     assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_csv_that_another_sweep_writes_is_refused(phones, files, tool, tmp_path):
+    phones.add("A1")
+    output = tmp_path / "a.csv"
+    with only_writer(output, "written", tmp_path / ".a.csv.lock", "csv"):
+        done = run(script(phones, files, tool, f"--csv={output}"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: `csv` must be written by one process. Received: ")
+    assert not output.exists()
 
 
 def test_the_script_ends_with_one_line_where_no_device_can_be_used(phones, files, tool, tmp_path):
