@@ -145,7 +145,7 @@ def preset(run, publish, zoo, monkeypatch):
     described = read(child.with_suffix(".json"))
     publish.write_child(child, described, weights)
     accuracy = read(run / "evaluation.json")["children"]["s"]
-    entry = publish.preset_entry(described, weights, accuracy)
+    entry = {"family": "tiny", **publish.preset_entry(described, weights, accuracy)}
     presets = {"bignastiny_s": entry, "untrained": {**entry, "weights": None}}
     monkeypatch.setattr(presets_module, "_presets", lambda: presets)
     presets_module._spec.cache_clear()

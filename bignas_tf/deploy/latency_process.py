@@ -114,6 +114,9 @@ def started(
             yield Worker(path, process, log, limit)
         finally:
             process.kill()
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):  # an order that it died before reading
+                    process.stdin.close()
 
 
 def answer_of(module: str, subject: str, *arguments: object, seconds: float) -> Any:

@@ -59,7 +59,7 @@ def select(
         progress: bool, whether to show a bar with the time left.
 
     Returns:
-        Per budget `name`, `budget`, such as `{"mmacs": 5.0}`, `genotype` by gene, `accuracy`,
+        Per budget `name`, `budget` (limits by metric), `genotype` by gene, `accuracy`,
         `mmacs`, `params_m` (and the budget's own metrics), `resolution` in pixels, `split`;
         `same_as`, the name of an earlier entry, where both are the same child.
 

@@ -188,7 +188,8 @@ def stuck(float_file, tmp_path, monkeypatch):
 
     def hit(worker, warmup, runs):
         if worker.path == str(path) and worker.nanoseconds:
-            worker.limit = 0.5
+            if hit.by == signal.SIGSTOP:  # a busy machine takes a while to end a process
+                worker.limit = 0.5
             worker.process.send_signal(hit.by)
         round_of(worker, warmup, runs)
 

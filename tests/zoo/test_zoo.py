@@ -88,8 +88,8 @@ def test_the_docstring_tells_size_and_figures(name):
     assert "there are no weights of ours" in doc
     found = preset["published"]
     assert (
-        f"| {build.__name__} | {resolution} | {cost.macs / 1e6:.1f} | {cost.params / 1e6:.2f} M "
-        f"| {found['mmacs']} | {found['params_m']} M | {found['top1_percent']} % |"
+        f"{build.__name__} {resolution} {cost.macs / 1e6:.1f} {cost.params / 1e6:.2f} M "
+        f"{found['mmacs']} {found['params_m']} M {found['top1_percent']} %"
     ) in doc
 
 
