@@ -240,6 +240,17 @@ def test_a_child_that_fails_its_check_does_not_keep_the_others_from_theirs(
     assert files(workdir) == before
 
 
+def test_a_model_that_fails_its_check_ends_in_status_1(finished, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise tflite.VerificationError("it differs")
+
+    monkeypatch.setattr("bignas_tf.deploy.tflite.compare", fail)
+    model, output = finished[0] / "children" / "s.keras", tmp_path / "s.tflite"
+    status, _, err = bignas("convert", f"--model={model}", f"--output={output}")
+    assert (status, err) == (1, "error: it differs\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_child_cut_by_hand_is_evaluated_without_a_selection(run):
     out = done("extract", f"--workdir={run}", "--genotype=smallest", "--name=hand")
     assert f"{SMALL:.3f} MMACs, 6 px" in out

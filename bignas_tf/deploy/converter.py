@@ -93,5 +93,10 @@ def flatbuffer(
             converter.inference_input_type = converter.inference_output_type = interface
             return converter.convert()
         except Exception as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ConversionError(f"TensorFlow cannot convert `model`: {reason}") from error
+            raise ConversionError(f"TensorFlow cannot convert `model`: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line, and those that list operators, such as `TF Select ops: Qr`."""
+    first, *others = str(error).strip().splitlines() or [repr(error)]
+    return "; ".join([first, *(line.strip() for line in others if " ops: " in line)])

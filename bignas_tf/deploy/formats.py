@@ -28,6 +28,7 @@ from bignas_tf.deploy.verification import (
     compare,
     input_shape,
     keras_outputs,
+    require_keras_3,
 )
 from bignas_tf.files import (
     check_output,
@@ -201,6 +202,7 @@ def export(
     """
     started = time.perf_counter()
     require_choice("format", format, tuple(_WRITTEN))
+    require_keras_3(model)
     images = checked_images("verification_images", verification_images, input_shape(model))
     content = described(model, metadata, labels)
     output = Path(output)

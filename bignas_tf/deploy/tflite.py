@@ -40,6 +40,7 @@ from bignas_tf.deploy.verification import (
     compare,
     input_shape,
     keras_outputs,
+    require_keras_3,
 )
 from bignas_tf.files import check_output, remove_remains, staged
 
@@ -164,6 +165,8 @@ def convert(
             f"`quantization` must be one that any model can have, or `make_converter` given "
             f"for a model with quantization nodes. Received: {kind.value!r}"
         )
+    if make_converter is through_constants:
+        require_keras_3(model)
     shape = input_shape(model)
     images = checked_images("verification_images", verification_images, shape)
     calibration = None

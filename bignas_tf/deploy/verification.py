@@ -15,7 +15,7 @@ _SPREAD = 0.01
 _LEAST_SPREAD = 0.5  # of the Keras model's, that a file's outputs must have
 
 
-class VerificationError(ValueError):
+class VerificationError(RuntimeError):
     """The outputs of the Keras model and of the TFLite file do not agree."""
 
 
@@ -82,6 +82,21 @@ class Verification:
         )
 
 
+def require_keras_3(model: Any) -> None:
+    """Requires a model of Keras 3, not one of tf_keras.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model):
+        kind = type(model)
+        raise ValueError(
+            f"`model` must be a model of Keras 3. Received: {kind.__module__}.{kind.__qualname__}"
+        )
+
+
 def input_shape(model: Any) -> tuple[int, int, int]:
     """The image that a model takes.
 
@@ -92,8 +107,8 @@ def input_shape(model: Any) -> tuple[int, int, int]:
         Height, width and channels.
 
     Raises:
-        ValueError: unless it has one input, float32 images of one size, and one output, and
-            Keras runs on TensorFlow.
+        ValueError: unless it has one input, float32 images of one size, and one output,
+            computes in float32, and Keras runs on TensorFlow.
     """
     import keras
 
@@ -113,6 +128,14 @@ def input_shape(model: Any) -> tuple[int, int, int]:
         raise ValueError(
             "`model` must take float32 images of static (height, width, channels). "
             f"Received: {shape}, {dtype}"
+        )
+    # The converter has no kernels for half-precision graphs; float16 files come from float32 models.
+    types = {getattr(layer, "compute_dtype", "float32") for layer in model.layers}
+    halves = sorted(types & {"float16", "bfloat16"})
+    if halves:
+        raise ValueError(
+            "`model` must compute in float32: build it under that dtype policy and give it the "
+            f"weights. Received: layers that compute in {' and '.join(halves)}"
         )
     return shape
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from bignas_tf.deploy import interpreter, tflite
+from bignas_tf.deploy.formats import export
 from bignas_tf.deploy.runner import open_model
 from bignas_tf.deploy.tflite import (
     ConversionError,
@@ -246,6 +247,35 @@ def test_a_model_with_a_free_image_size_is_refused(tmp_path, photographs):
     free = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
     with pytest.raises(ValueError, match="static"):
         convert(free, tmp_path / "model.tflite", verification_images=photographs)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_that_computes_in_half_precision_is_refused(policy, photographs, tmp_path):
+    inputs = keras.Input((24, 24, 3))
+    half = keras.layers.Conv2D(4, 3, dtype=policy)(inputs)
+    scores = keras.layers.GlobalAveragePooling2D()(half)
+    arguments = {"verification_images": photographs}
+    with pytest.raises(ValueError, match=f"in float32.*in {policy.removeprefix('mixed_')}$"):
+        convert(keras.Model(inputs, scores), tmp_path / "model.tflite", **arguments)
+
+
+def test_a_model_of_tf_keras_is_refused_without_a_converter_of_its_own(photographs, tmp_path):
+    tf_keras = pytest.importorskip("tf_keras")
+    inputs = tf_keras.Input((24, 24, 3))
+    model = tf_keras.Model(inputs, tf_keras.layers.GlobalAveragePooling2D()(inputs))
+    arguments = {"verification_images": photographs}
+    with pytest.raises(ValueError, match="of Keras 3. Received: tf_keras"):
+        convert(model, tmp_path / "model.tflite", **arguments)
+    with pytest.raises(ValueError, match="of Keras 3. Received: tf_keras"):
+        export(model, tmp_path / "model.onnx", "onnx", **arguments)
+
+
+def test_an_operator_that_tflite_lacks_is_named(tmp_path):
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype("float32")
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.ops.qr(keras.ops.squeeze(inputs, -1))[0])
+    with pytest.raises(ConversionError, match="TF Select ops: Qr"):
+        convert(model, tmp_path / "model.tflite", verification_images=images)
 
 
 def test_what_the_converter_said_is_shown_when_it_fails(
