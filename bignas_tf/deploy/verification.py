@@ -129,7 +129,7 @@ def input_shape(model: Any) -> tuple[int, int, int]:
             "`model` must take float32 images of static (height, width, channels). "
             f"Received: {shape}, {dtype}"
         )
-    # The converter has no kernels for half-precision graphs; float16 files come from float32 models.
+    # There are no kernels for half-precision graphs; float16 files come from float32 models.
     types = {getattr(layer, "compute_dtype", "float32") for layer in model.layers}
     halves = sorted(types & {"float16", "bfloat16"})
     if halves:
