@@ -39,7 +39,7 @@ test: lint
 test-all:
 	$(MAKE) test JAX_TESTS=
 
-# Hours; goes on where it was stopped. BIGNAS_RUN=runs/cifar10 converts children of a trained run.
+# Hours; what was converted is not converted again.
 test-long: $(VENV)/.installed
 	BIGNAS_CONVERT_COUNTS=cifar=200,bignas=50 $(BIN)/python -m pytest -m long -s
 

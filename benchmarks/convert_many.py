@@ -1,14 +1,15 @@
 r"""Converts many random children to TFLite: does every one convert and agree with Keras?
 
-    python benchmarks/convert_many.py --space=cifar --count=200 --run=runs/cifar10
+    python benchmarks/convert_many.py --space=cifar --count=200
     python benchmarks/convert_many.py --space=bignas --count=50 --quantizations=float32
 
 Each child is cut from the supernet, its batch norm calibrated, and converted with every check of
-`bignas convert`, on images that set no range. Without a trained run of that space the weights
-are those of an untrained supernet with random scales and offsets of its batch norms, and the
-output says so; images come with scikit-learn then. What is finished is kept in
-FOLDER/SPACE.CODE.jsonl, CODE being a hash of the package: a second call goes on, changed code
-starts anew. Ends with a table, and with status 1 if a child failed.
+`bignas convert`, on images that set no range. The supernet is that of --run, with its training
+images; else the zoo's of that space; else an untrained one with random scales and offsets of its
+batch norms. The last two see images that come with scikit-learn. What is finished is kept in
+FOLDER/SPACE.CODE.jsonl, CODE being a hash of what the package converts with: a second call goes
+on, changed code starts anew. Ends with a table, and with status 1 if a child failed. A process
+converts 25 children and ends: TensorFlow keeps about 25 MB of each.
 A CPU core takes about 3 s per file of `cifar`, 12 s of `bignas`.
 """
 
@@ -18,6 +19,7 @@ import hashlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,12 +35,12 @@ flags.DEFINE_string("space", "cifar", "Name of the space.")
 flags.DEFINE_integer("count", 200, "Random children.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of the children, and of untrained weights.")
 flags.DEFINE_list("quantizations", ["float32", "int8"], "What to convert each child to.")
-flags.DEFINE_string(
-    "run", os.environ.get("BIGNAS_RUN"), "Folder of a trained run (default: BIGNAS_RUN)."
-)
+flags.DEFINE_string("run", None, "Folder of a trained run of that space.")
 flags.DEFINE_string("data", None, "Source of the run, if it has moved since the training.")
 flags.DEFINE_string("folder", "runs/convert_many", "Folder of the finished ones.")
+flags.DEFINE_integer("upto", None, "Of a process that main starts: the child it ends before.")
 
+AT_ONCE = 25  # children of one process
 VERIFIED, CALIBRATED = 64, 256  # images, where the source has them
 Images = Callable[[int], tuple[np.ndarray, np.ndarray]]  # of a resolution: to verify, to calibrate
 
@@ -59,16 +61,14 @@ def untrained(space: Any, seed: int) -> Any:
     return supernet
 
 
-def trained(run: str, data: str | None, space: str) -> tuple[Any, Images] | None:
-    """A run's supernet and training images, None if it is a run of another space."""
+def trained(run: str, data: str | None) -> tuple[Any, Images]:
+    """A run's supernet and training images."""
     from bignas_tf.commands.convert import spread
     from bignas_tf.evaluation import prepared
     from bignas_tf.training.run_data import load_run_data
     from bignas_tf.training.state import load_trained
 
     found = load_trained(run, "run")
-    if found.supernet.space.name != space:
-        return None
     split = load_run_data(found.recipe, data or found.data).calibration
     verified, calibrated = spread(len(split))
     return found.supernet, lambda size: (
@@ -77,7 +77,19 @@ def trained(run: str, data: str | None, space: str) -> tuple[Any, Images] | None
     )
 
 
-def untrained_images(channels: int) -> Images:
+def of_the_zoo(space: str) -> tuple[Any, str] | None:
+    """The zoo's supernet of a space, and its name."""
+    from bignas_tf.training.state import load_trained
+    from bignas_tf.zoo.trained import list_supernets, supernet_file
+
+    for name in list_supernets():
+        supernet = load_trained(supernet_file(name), "supernet").supernet
+        if supernet.space.name == space:
+            return supernet, name
+    return None
+
+
+def scikit_learn_images(channels: int) -> Images:
     """Crops of photographs, or digits."""
     from bignas_tf.deploy.verification_images import real_images
 
@@ -91,18 +103,23 @@ def untrained_images(channels: int) -> Images:
     return images
 
 
-def subject(space: str) -> tuple[Any, Images, str]:
+def subject() -> tuple[Any, Images, str]:
     """The supernet, its images, and where its weights are from."""
+    from bignas_tf.checks import require
     from bignas_tf.spaces import get_space
 
     if FLAGS.run:
-        found = trained(FLAGS.run, FLAGS.data, space)
-        if found:
-            return *found, FLAGS.run
-        print(f"{FLAGS.run} is a run of another space than {space}")
-    network = get_space(space)
-    source = f"untrained, random batch norm, seed {FLAGS.seed}"
-    return untrained(network, FLAGS.seed), untrained_images(network.input_channels), source
+        supernet, images = trained(FLAGS.run, FLAGS.data)
+        name = supernet.space.name
+        require(name == FLAGS.space, "run", f"a run of space {FLAGS.space!r}", name)
+        return supernet, images, FLAGS.run
+    network = get_space(FLAGS.space)
+    images = scikit_learn_images(network.input_channels)
+    known = of_the_zoo(FLAGS.space)
+    if known:
+        return known[0], images, f"the zoo's {known[1]}"
+    supernet = untrained(network, FLAGS.seed)
+    return supernet, images, f"untrained, random batch norm, seed {FLAGS.seed}"
 
 
 def finished(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:
@@ -167,7 +184,7 @@ def rows_of(
 
     genotypes = supernet.space.sample(FLAGS.count, FLAGS.seed)
     with tqdm.tqdm(total=len(genotypes) * len(kinds), desc="converting", unit="file") as bar:
-        for index, genotype in enumerate(genotypes):
+        for index, genotype in enumerate(genotypes[: FLAGS.upto]):
             wanted = [kind for kind in kinds if (index, kind) not in known]
             bar.update(len(kinds) - len(wanted))
             if not wanted:
@@ -207,37 +224,55 @@ def table(rows: list[dict[str, Any]], kinds: list[str]) -> str:
 
 
 def code() -> str:
-    """Hash of the package: what an earlier state of it converted tells nothing of this one."""
+    """Hash of what converts: what an earlier state of it converted tells nothing of this one."""
     import bignas_tf
 
+    root = Path(bignas_tf.__file__).parent
+    others = ("commands", "report", "search", "training", "zoo", "deploy/android")
     digest = hashlib.sha256()
-    for path in sorted(Path(bignas_tf.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for path in sorted(root.rglob("*.py")):
+        if not any(path.is_relative_to(root / other) for other in others):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def convert_some(path: Path, kinds: list[str]) -> None:
+    """Converts the children before `upto` that are not in the file yet."""
+    from bignas_tf.deploy.sidecar import versions
+    from bignas_tf.extract import weights_identity
+
+    supernet, images, source = subject()
+    weights = weights_identity(supernet.weight_arrays())
+    identity = {"space": FLAGS.space, "seed": FLAGS.seed, "weights": weights, "from": source}
+    identity |= {"versions": versions()}
+    known = {(row["index"], row["quantization"]) for row in finished(path, identity)}
+    with path.open("a", encoding="utf-8") as file:
+        for row in rows_of(supernet, images, kinds, known):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
 
 
 def main(argv: list[str]) -> int:
     """Converts, prints the table, and tells by the status whether all passed."""
     from bignas_tf.deploy.schemes import Quantization
-    from bignas_tf.deploy.sidecar import versions
-    from bignas_tf.extract import weights_identity
 
-    del argv
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
     kinds = [Quantization.parse(kind).value for kind in FLAGS.quantizations]
-    supernet, images, source = subject(FLAGS.space)
-    weights = weights_identity(supernet.weight_arrays())
-    identity = {"space": FLAGS.space, "seed": FLAGS.seed, "weights": weights, "from": source}
-    identity |= {"versions": versions()}
     path = Path(FLAGS.folder) / f"{FLAGS.space}.{code()}.jsonl"
-    rows = finished(path, identity)
-    known = {(row["index"], row["quantization"]) for row in rows}
-    with path.open("a", encoding="utf-8") as file:
-        for row in rows_of(supernet, images, kinds, known):
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            rows.append(row)
+    if FLAGS.upto is not None:
+        convert_some(path, kinds)
+        return 0
+    names = ("space", "count", "seed", "quantizations", "run", "data", "folder")
+    given = [FLAGS[name].serialize() for name in names if FLAGS[name].value is not None]
+    for upto in range(AT_ONCE, FLAGS.count + AT_ONCE, AT_ONCE):
+        command = [sys.executable, __file__, *given, f"--upto={min(upto, FLAGS.count)}"]
+        done = subprocess.run(command, check=False)  # noqa: S603 - this script
+        if done.returncode:
+            return done.returncode
+    header, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     counted = [row for row in rows if row["index"] < FLAGS.count and row["quantization"] in kinds]
-    print(f"space {FLAGS.space}, weights: {source}; {path}")
+    print(f"space {FLAGS.space}, weights: {header['from']}; {path}")
     print(table(counted, kinds))
     failed = [row for row in counted if row["error"]]
     for row in failed:

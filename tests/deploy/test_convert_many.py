@@ -16,7 +16,7 @@ def test_finished_children_are_not_converted_again_and_failures_end_in_status_1(
     benchmark, tmp_path, capsys
 ):
     main = benchmark("convert_many").main
-    arguments = ("", "--space=digits", "--quantizations=float32", f"--folder={tmp_path}", "--run=")
+    arguments = ("", "--space=digits", "--quantizations=float32", f"--folder={tmp_path}")
     flags.FLAGS([*arguments, "--count=1"])
     assert main([]) == 0
     assert "untrained, random batch norm, seed 0" in capsys.readouterr().out
