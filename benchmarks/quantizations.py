@@ -2,8 +2,9 @@
 
 Converts each extracted child as `bignas convert` does and finetunes it quantization-aware as
 `bignas finetune` does, runs each file on all test images with LiteRT, and times all of them in
-turns. A row per file goes to --csv as soon as its accuracy is known; the same command goes
-on. Times are comparable only among the files of one call, on a machine that does nothing else.
+turns until the 95 % intervals of the medians are narrow (`steady`). A row per file goes to
+--csv as soon as its accuracy is known; the same command goes on, and times all files anew. Times
+are comparable only among the files of one call, on a machine that does nothing else.
 
 python benchmarks/quantizations.py --workdir=runs/cifar10 --csv=quantizations.csv
 """
@@ -27,11 +28,15 @@ _KINDS = flags.DEFINE_list(
     "What to make of each child.",
 )
 _EPOCHS = flags.DEFINE_float("epochs", 2.0, "Of quantization-aware finetuning.", lower_bound=0.0)
+_SPREAD = flags.DEFINE_float("spread", 0.02, "Of each median, relative: when to stop timing.")
+_SECONDS = flags.DEFINE_float("seconds", 300.0, "How long to go on for that.", lower_bound=0.0)
 _CSV = flags.DEFINE_string("csv", None, "Where the rows go.", required=True)
 _TRAINED = "qat_int8"
 COLUMNS = (
     "child", "quantization", "top1", "top1_low", "top1_high", "points_to_float32", "test_images",
-    "bytes", "median_ms", "spread", "threads", "agreement", "outside_xnnpack", "cpu", "sha256",
+    "bytes", "median_ms", "spread", "steady", "rounds", "runs", "threads", "agreement",
+    "outside_xnnpack", "sha256", "cpu", "cores", "load_1min", "system", "python",
+    "ai_edge_litert", "date",
 )  # fmt: skip
 Row = dict[str, object]
 
@@ -42,26 +47,40 @@ def _bignas(*arguments: str) -> None:
         sys.exit(done.returncode)
 
 
-def make_files(workdir: pathlib.Path, children: list[str]) -> dict[tuple[str, str], pathlib.Path]:
+def _is_of(path: pathlib.Path, child: pathlib.Path) -> bool:
+    """Whether a file is there, and was made of the child as it is now."""
+    described = path.with_suffix(".json")
+    if not path.exists() or not described.exists():
+        return False
+    made, now = (
+        json.loads(one.read_text(encoding="utf-8"))
+        for one in (described, child.with_suffix(".json"))
+    )
+    return all(made.get(key) == now[key] for key in ("weights", "genotype", "calibration"))
+
+
+def make_files(
+    workdir: pathlib.Path, children: list[pathlib.Path]
+) -> dict[tuple[str, str], pathlib.Path]:
     """Every file by child and quantization; those that are there are kept."""
     from bignas_tf.deploy.formats import default_name
     from bignas_tf.deploy.schemes import Quantization
 
-    found = {
-        (child, kind): workdir / default_name(child, "tflite", Quantization(kind))
+    common = [f"--workdir={workdir}", *([f"--data={_DATA.value}"] if _DATA.value else [])]
+    files = {
+        (child, kind): workdir / default_name(child.stem, "tflite", Quantization(kind))
         for child in children
         for kind in _KINDS.value
     }
-    common = [f"--workdir={workdir}", *([f"--data={_DATA.value}"] if _DATA.value else [])]
     for kind in _KINDS.value:
-        missing = [child for child in children if not found[child, kind].exists()]
+        missing = [child for child in children if not _is_of(files[child, kind], child)]
         if kind == _TRAINED:
             for child in missing:
-                technique = ["--technique=quantize", f"--epochs={_EPOCHS.value:g}"]
-                _bignas("finetune", *common, f"--child={child}", *technique)
+                technique = ["--technique=quantize", f"--epochs={_EPOCHS.value:g}", "--overwrite"]
+                _bignas("finetune", *common, f"--child={child.stem}", *technique)
         elif missing:
             _bignas("convert", *common, f"--quantization={kind}", "--overwrite")
-    return found
+    return {(child.stem, kind): path for (child, kind), path in files.items()}
 
 
 class Table:
@@ -91,14 +110,14 @@ class Table:
 
     def lines(self) -> list[str]:
         """The table in Markdown."""
-        head = "| child | quantization | top-1 | to float32 | kB | median ms | outside XNNPACK |"
-        lines = [head, "|---|---|---|---|---|---|---|"]
+        head = "| child | quantization | top-1 | to float32 | kB | median ms | spread |"
+        lines = [head + " outside XNNPACK |", "|---|---|---|---|---|---|---|---|"]
         for row in self.rows.values():
             kilobytes = float(row["bytes"]) / 1e3
             lines.append(
                 f"| {row['child']} | {row['quantization']} | {100 * float(row['top1']):.2f} % | "
                 f"{row.get('points_to_float32', '')} | {kilobytes:.0f} | {row['median_ms']} | "
-                f"{row['outside_xnnpack']} |"
+                f"{100 * float(row['spread']):.1f} % | {row['outside_xnnpack']} |"
             )
         return lines
 
@@ -144,16 +163,24 @@ def main(argv: list[str]) -> None:
     for kind in _KINDS.value:
         require_choice("quantizations", kind, tuple(each.value for each in Quantization))
     workdir = pathlib.Path(_WORKDIR.value)
-    children = [path.stem for path in child_files(workdir)]
-    files = make_files(workdir, children)
+    files = make_files(workdir, child_files(workdir))
     _, data = load_run(types.SimpleNamespace(workdir=workdir, data=_DATA.value))
     table = Table(pathlib.Path(_CSV.value))
     for key, path in files.items():
         measure_accuracy(table, key, path, data.source)
-    times = latency.measure([str(path) for path in files.values()], threads=1, progress=True)
+    conditions = latency.host_conditions()  # before the measurement, which is load too
+    times = latency.measure(
+        [str(path) for path in files.values()], spread=_SPREAD.value, seconds=_SECONDS.value
+    )
     for key, time in zip(files, times, strict=True):
-        figures = {"median_ms": f"{time.median_ms:.3f}", "spread": time.spread, "threads": 1}
-        table.rows[key] |= figures | {"cpu": latency.host_conditions().get("cpu", "")}
+        table.rows[key] |= conditions | {
+            "median_ms": f"{time.median_ms:.3f}",
+            "spread": f"{time.spread:.4f}",
+            "steady": time.steady,
+            "rounds": time.rounds,
+            "runs": time.runs,
+            "threads": time.threads,
+        }
     table.write()
     print("\n".join(table.lines()))
 
