@@ -59,7 +59,7 @@ def slicing() -> None:
 
 def sandwich() -> None:
     """What teaches whom in one step."""
-    figure = Figure(figsize=(7.4, 2.9))
+    figure = Figure(figsize=(7.4, 3.3))
     axes = figure.subplots()
     boxes = {
         "labels": (0.3, 1.6, "labels", "muted"),
@@ -84,13 +84,15 @@ def sandwich() -> None:
     arrow((1.9, 1.6), (2.25, 1.6))
     for y in (2.55, 1.6, 0.65):
         arrow((4.2, 1.6), (5.95, y))
-    axes.text(5.0, 2.42, "its soft predictions", ha="center", fontsize=8)
-    axes.text(5.0, 0.72, "no gradient back", ha="center", fontsize=8)
+    axes.text(5.3, 2.42, "its soft predictions", ha="right", fontsize=8)
+    axes.text(5.3, 0.72, "no gradient back", ha="right", fontsize=8)
     for y in (2.55, 1.6, 0.65):
         arrow((7.9, y), (8.75, 1.62), linestyle=":")
+    around = "arc,angleA=-90,angleB=-90,armA=140,armB=140,rad=12"
+    arrow((3.2, 1.2), (9.5, 1.2), linestyle=":", connectionstyle=around)
     axes.text(9.5, 1.6, "one update by\nthe sum of all\ngradients", ha="center", va="center",
               fontsize=8.5)  # fmt: skip
-    axes.set(xlim=(-0.1, 10.3), ylim=(0.2, 3.0))
+    axes.set(xlim=(-0.1, 10.3), ylim=(-0.1, 3.0))
     axes.axis("off")
     save(figure, "method_sandwich")
 
@@ -114,7 +116,7 @@ def calibration() -> None:
     axes.set_xticks(list(positions), [f"{r['child']}\n{float(r['mmacs']):.1f} MMACs" for r in rows])
     axes.set(ylabel="top-1, %", ylim=(0, 100))
     axes.grid(visible=False, axis="x")
-    axes.legend(loc="lower right", fontsize=8, facecolor="white", framealpha=0.9, frameon=True)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8)
     save(figure, "method_calibration")
 
 
