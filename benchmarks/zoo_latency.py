@@ -1,20 +1,25 @@
 r"""Latency of the zoo beside published networks of similar size, and a plot against MACs.
 
-    python benchmarks/zoo_latency.py --json=zoo_latency.json --plot=zoo_latency.png
-    python benchmarks/zoo_latency.py --json=quick.json --quantizations=float32 --threads=1 \
-        --activations=swish
+    python benchmarks/zoo_latency.py --csv=zoo_latency.csv --plot=zoo_latency.png
+    python benchmarks/zoo_latency.py --csv=quick.csv --quantizations=float32 --threads=1 \
+        --activations=swish --seconds=30
 
 Ours as they are and with their activation replaced by relu6 and by hard_swish. TFLite files with
-random weights, one image, LiteRT with XNNPACK; the files take turns on the clock. All models
-start from images in [0, 255]; int8 files are calibrated on a few random images, which is enough
-for their speed. MACs are counted from the files' own convolutions and matrix products. Two CPU
-cores: converting everything takes about 3 min once (converted files are kept), measuring 4.
+random weights, one image, LiteRT with XNNPACK; the files take turns on the clock until the 95 %
+interval of every median is within --spread of it or --seconds are over. `ratio` is the median
+over the rounds of a file's time to its `reference`'s in the same round, `ratio_low` and
+`ratio_high` its 95 % interval: a machine that slows down slows both. All models start from images
+in [0, 255]; int8 files are calibrated on a few random images, which is enough for their speed.
+MACs are counted from the files' own convolutions and matrix products. Two CPU cores: converting
+everything takes about 3 min once (converted files are kept), measuring up to 12.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -25,16 +30,18 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from bignas_tf.files import check_output, write_json
+from bignas_tf.deploy.latency_spread import LEAST_ROUNDS
+from bignas_tf.files import check_output, replacing
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("json", None, "File for the result.", required=True)
+flags.DEFINE_string("csv", None, "File for the rows.", required=True)
 flags.DEFINE_string("plot", None, "PNG file for the plot; none by default.")
 flags.DEFINE_string("cache", "runs/benchmarks/zoo_latency", "Folder of the .tflite files.")
 flags.DEFINE_list("quantizations", ["float32", "int8"], "What to convert to.")
 flags.DEFINE_list("threads", ["1", "2"], "Numbers of threads.")
 flags.DEFINE_list("activations", ["swish", "relu6", "hard_swish"], "Of our models.")
-flags.DEFINE_integer("rounds", 10, "Turns of each file.", lower_bound=1)
+flags.DEFINE_float("spread", 0.02, "Of each median, relative: when to stop.")
+flags.DEFINE_float("seconds", 180.0, "Per quantization and threads, to get there.", lower_bound=0)
 flags.DEFINE_integer("runs", 15, "Timed invocations per turn.", lower_bound=1)
 flags.DEFINE_integer("warmup", 3, "Untimed invocations per turn.", lower_bound=0)
 
@@ -51,6 +58,12 @@ PUBLISHED = {  # pixels
     "EfficientNetB1": 240,
     "EfficientNetB2": 260,
     "EfficientNetV2B0": 224,
+}
+REFERENCE = {"BigNASModelS": "MobileNetV3Large"}  # of the others EfficientNetB0
+AIMS = {  # of float32 on one thread: at most so much of the reference
+    ("BigNASModelM", "swish"): 0.90,
+    ("BigNASModelS", "swish"): 1.35,
+    ("BigNASModelS", "relu6"): 1.15,
 }
 QUIET = 0.5  # load average per core that times are fit to be compared at
 CALIBRATED = 4  # images
@@ -91,13 +104,13 @@ def build_published(name: str) -> Any:
 
 def converted(key: str, quantization: str, build: Callable[[], Any]) -> Path:
     """The TFLite file of a model, from the cache or now."""
-    path = Path(FLAGS.cache) / f"{key}_{quantization}.tflite"
+    versions = (importlib.metadata.version(name) for name in ("tensorflow", "keras"))
+    path = Path(FLAGS.cache) / "_".join(versions) / f"{key}_{quantization}.tflite"
     if not path.exists():
         import keras
 
         from bignas_tf.deploy.converter import flatbuffer
         from bignas_tf.deploy.schemes import SCHEMES, Quantization
-        from bignas_tf.files import replacing
 
         print(f"converting {path.stem}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,35 +195,77 @@ def load_average() -> float:
     return load
 
 
+def ratio(times: Sequence[float], reference: Sequence[float]) -> dict[str, float | None]:
+    """Of the times of rounds to those of another file in the same rounds."""
+    from bignas_tf.deploy.latency_spread import median_interval
+
+    each = np.divide(times, reference)
+    low, high = median_interval(each.tolist()) or (None, None)
+    return {"ratio": float(np.median(each)), "ratio_low": low, "ratio_high": high}
+
+
 def measured(
     known: Sequence[dict[str, Any]], quantization: str, threads: int, load: float
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Times all models in one interleaved measurement."""
     from bignas_tf.deploy import latency
 
     paths = [converted(m["key"], quantization, m["build"]) for m in known]
     times = latency.measure(
-        paths, threads=threads, warmup=FLAGS.warmup, runs=FLAGS.runs, rounds=FLAGS.rounds,
-        progress=False,
+        paths, threads=threads, warmup=FLAGS.warmup, runs=FLAGS.runs, rounds=LEAST_ROUNDS,
+        spread=FLAGS.spread, seconds=FLAGS.seconds,
     )  # fmt: skip
-    return [
-        {
+    rounds = {m["model"]: time.round_medians_ms for m, time in zip(known, times, strict=True)}
+    rows = []
+    for model, path, time in zip(known, paths, times, strict=True):
+        reference = REFERENCE.get(model["model"], "EfficientNetB0")
+        row = {
             **{key: model[key] for key in ("model", "activation", "resolution")},
             "quantization": quantization,
             "threads": threads,
-            "median_ms": round(time.median_ms, 3),
-            "p95_ms": round(time.p95_ms, 3),
-            "min_ms": round(time.min_ms, 3),
+            "median_ms": time.median_ms,
+            "p95_ms": time.p95_ms,
+            "min_ms": time.min_ms,
             "runs": time.runs,
             "spread": time.spread,
-            "mmacs": round(macs_of(path) / 1e6, 2),
+            "steady": time.steady,
+            "reference": reference,
+            **ratio(time.round_medians_ms, rounds[reference]),
+            "mmacs": macs_of(path) / 1e6,
             "delegate_parts": time.delegate_parts,
             "file_bytes": time.file_bytes,
-            **latency.host_conditions(),
-            "load_1min": round(load, 2),
         }
-        for model, path, time in zip(known, paths, times, strict=True)
-    ]
+        rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+        quiet = load <= QUIET * (os.cpu_count() or 1)
+        conditions = latency.host_conditions()
+        rows.append(rounded | conditions | {"load_1min": round(load, 2), "quiet": quiet})
+    return rows
+
+
+def write(rows: Sequence[dict[str, Any]]) -> None:
+    """Replaces the CSV."""
+    with replacing(Path(FLAGS.csv)) as temporary, temporary.open("w", newline="") as text:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row for people, with what became of its aim."""
+    aim = None
+    if (row["quantization"], row["threads"]) == ("float32", 1):
+        aim = AIMS.get((row["model"], row["activation"]))
+    verdict = ""
+    if aim:
+        low, high = row["ratio_low"], row["ratio_high"]
+        said = "met" if high <= aim else "missed" if low > aim else "not decided"
+        verdict = f"; aim {aim:.2f}: {said}"
+    return (
+        f"{row['quantization']:8} {row['threads']} thread(s) {row['model']:17} "
+        f"{row['activation']:10} {row['mmacs']:8.1f} MMACs {row['median_ms']:8.2f} ms "
+        f"+- {100 * row['spread']:4.1f} %  {row['ratio']:5.3f} "
+        f"({row['ratio_low']:.3f} to {row['ratio_high']:.3f}) of {row['reference']}{verdict}"
+    )
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -258,7 +313,7 @@ def main(argv: list[str]) -> None:
     """Converts what is missing, measures, writes the JSON and prints a table."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
-    for output in (FLAGS.json, FLAGS.plot):
+    for output in (FLAGS.csv, FLAGS.plot):
         if output:
             check_output(Path(output), overwrite=True)
     known = models()
@@ -271,19 +326,8 @@ def main(argv: list[str]) -> None:
     for quantization in FLAGS.quantizations:
         for number in threads:
             rows += measured(known, quantization, number, load)
-            write_json(FLAGS.json, rows)
-    for row in rows:
-        same = (row["quantization"], row["threads"])
-        (reference,) = (
-            r["median_ms"]
-            for r in rows
-            if r["model"] == "EfficientNetB0" and (r["quantization"], r["threads"]) == same
-        )
-        print(
-            f"{row['quantization']:8} {row['threads']} thread(s) {row['model']:17} "
-            f"{row['activation']:10} {row['mmacs']:8.1f} MMACs {row['median_ms']:8.2f} ms  "
-            f"{row['median_ms'] / reference:5.2f} of EfficientNetB0"
-        )
+            write(rows)
+    print("\n".join(map(line, rows)))
     if FLAGS.plot:
         draw(rows, Path(FLAGS.plot))
 

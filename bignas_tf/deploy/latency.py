@@ -51,6 +51,8 @@ class Latency:
             to it (`latency_spread`), a little too small where the rounds went on until it
             was small; None for too few rounds to tell.
         steady: bool, whether `spread` got as small as was asked for; None if nothing was.
+        round_medians_ms: tuple of float, milliseconds of each round. Rounds of files that
+            were measured together are neighbours in time: ratios are steadier than times.
     """
 
     path: str
@@ -69,6 +71,7 @@ class Latency:
     sha256: str = ""
     spread: float | None = None
     steady: bool | None = None
+    round_medians_ms: tuple[float, ...] = ()
 
 
 class TimingError(RuntimeError):
@@ -200,9 +203,12 @@ def _check(
         raise ValueError(f"`paths` must name at least one file. Received: {paths!r}")
 
 
+def _round_medians(worker: Worker, rounds: int) -> list[float]:
+    return (np.median(np.reshape(worker.nanoseconds, (rounds, -1)), axis=1) / 1e6).tolist()
+
+
 def _spread(worker: Worker, rounds: int) -> float | None:
-    times = np.asarray(worker.nanoseconds).reshape(rounds, -1)
-    return relative_spread(np.median(times, axis=1).tolist())
+    return relative_spread(_round_medians(worker, rounds))
 
 
 def _is_steady(worker: Worker, rounds: int, spread: float) -> bool:
@@ -231,6 +237,7 @@ def _latency(
         sha256=hashlib.sha256(Path(worker.path).read_bytes()).hexdigest(),
         spread=_spread(worker, rounds),
         steady=None if spread is None else _is_steady(worker, rounds, spread),
+        round_medians_ms=tuple(_round_medians(worker, rounds)),
     )
 
 
@@ -273,16 +280,16 @@ def write_csv(
     path = Path(path)
     check_output(path, overwrite)
     conditions = host_conditions() if conditions is None else conditions
-    columns = [field.name for field in dataclasses.fields(Latency)] + list(conditions)
+    figures_of = [field.name for field in dataclasses.fields(Latency)]
+    figures_of.remove("round_medians_ms")  # not one value
+    columns = figures_of + list(conditions)
     text = io.StringIO()
     rows = csv.DictWriter(text, columns, lineterminator="\n")
     rows.writeheader()
     for latency in latencies:
-        figures = {
-            name: round(value, 4) if isinstance(value, float) else value
-            for name, value in dataclasses.asdict(latency).items()
-        }
-        rows.writerow({**conditions, **figures})
+        figures = {name: getattr(latency, name) for name in figures_of}
+        rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+        rows.writerow({**conditions, **rounded})
     with staged(path) as (temporary,):
         temporary.write_text(text.getvalue(), encoding="utf-8")
 

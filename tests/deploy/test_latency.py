@@ -22,6 +22,8 @@ def test_the_figures_of_a_file_are_those_of_its_runs(float_file):
         assert 0 < latency.min_ms <= latency.median_ms <= latency.p95_ms
         assert latency.min_ms <= latency.mean_ms
         assert latency.runs == 12
+        assert len(latency.round_medians_ms) == 3
+        assert latency.min_ms <= min(latency.round_medians_ms)
         assert (latency.delegate, latency.delegate_parts > 0) == ("xnnpack", True)
         assert 10 < latency.peak_rss_mb < ballast.nbytes / 1e6
         assert latency.file_bytes == os.stat(float_file).st_size
@@ -255,3 +257,26 @@ def test_the_csv_repeats_the_conditions_in_each_row(tmp_path):
     assert {"cpu", "cores", "date", "ai_edge_litert"} < set(
         path.read_text().split("\n")[0].split(",")
     )
+
+
+@pytest.mark.parametrize(
+    ("times", "expected", "verdict"),
+    [
+        ([16, 8, 8, 32, 8, 8.5], (0.8, 0.85), "met"),
+        ([16, 8, 8, 32, 8, 11], (0.8, 1.1), "not decided"),
+        ([19, 9.5, 9.5, 38, 9.5, 11], (0.95, 1.1), "missed"),
+    ],
+)
+def test_the_zoo_is_judged_by_ratios_of_rounds(times, expected, verdict, benchmark):
+    zoo_latency = benchmark("zoo_latency")
+    # The machine was slow in some rounds, for both files alike.
+    ratio = zoo_latency.ratio(times, [20, 10, 10, 40, 10, 10])
+    assert (ratio["ratio_low"], ratio["ratio_high"]) == pytest.approx(expected)
+    assert ratio["ratio"] == pytest.approx(expected[0])
+    row = {
+        **{"model": "BigNASModelM", "activation": "swish", "quantization": "float32"},
+        **{"threads": 1, "mmacs": 1, "median_ms": 1, "spread": 0.1, "reference": "EfficientNetB0"},
+        **ratio,
+    }
+    assert zoo_latency.line(row).endswith(f"of EfficientNetB0; aim 0.90: {verdict}")
+    assert "aim" not in zoo_latency.line({**row, "threads": 2})
