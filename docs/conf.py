@@ -14,6 +14,7 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"bignas_tf {release}"
+html_show_copyright = False
 myst_heading_anchors = 3
 autodoc_typehints = "none"  # docstrings give shapes and ranges beside types
 autodoc_member_order = "bysource"
