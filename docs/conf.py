@@ -26,7 +26,9 @@ default_role = "code"  # docstrings have single backticks, as Markdown
 
 def _at_their_place(app, page, source):
     """Cards lie in zoo/cards/, where people who read the repository look for them."""
-    source[0] = source[0].replace("](../zoo/cards/BigNASCifar.md)", "](cards.md)")
+    for name in ("BigNASCifar", "BigNASModel"):
+        place = f"cards.md#{name.lower()}-s-m-l-xl"
+        source[0] = source[0].replace(f"](../zoo/cards/{name}.md)", f"]({place})")
 
 
 def setup(app):

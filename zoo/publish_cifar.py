@@ -143,12 +143,8 @@ Children of one supernet of the space `cifar`, cut out and calibrated, never fin
 
 The supernet's smallest child has {low:.2f} %, its biggest {high:.2f} %. One seed.
 
-**Load.** `BigNASCifarS(weights="{NAME}")` and its like from `bignas_tf.zoo`. The table's
-figures again:
-
-    bignas evaluate --model={FAMILY}_s --data=folder:CIFAR10
-
-with CIFAR-10 as folders `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, or `--data=tfds:cifar10`.
+**Load.** `BigNASCifarS(weights="{NAME}")` and its like from `bignas_tf.zoo`, with the arguments of
+keras.applications.
 
 **Your own child.** `bignas extract --supernet={NAME} --budget=mmacs:4` cuts the best child of the
 search's front under a budget, with its statistics; with `--data` any `--genotype`.
@@ -157,12 +153,24 @@ search's front under a budget, with its statistics; with `--data` any `--genotyp
 interpolation; values in [0, 255], which the model maps to [-1, 1]. Classes in this order:
 {", ".join(metadata["classes"])}.
 
+**Data.** CIFAR-10: 50,000 training and {images:,} test images. The test images have no part in training,
+calibration or selection.
+
 **Training.** {_training(recipe, metadata["steps_per_epoch"])}:
 
     {command}
 
-**Limits.** CIFAR-10's ten classes at 32 pixels and nothing else; not tried on other images. The
-test images have no part in training, calibration or selection.
+**Evaluation.** All test images, once, without finetuning; the intervals are Wilson's over
+images, not over seeds. The table's figures again:
+
+    bignas evaluate --model={FAMILY}_s --data=folder:CIFAR10
+
+with CIFAR-10 as folders `train/CLASS/*` and `test/CLASS/*`, or `--data=tfds:cifar10`.
+
+**How counted.** MACs are multiply-accumulates of convolutions and dense layers for one image, parameters
+the trainable ones (`bignas show {FAMILY}_s` has them block by block).
+
+**Limits.** CIFAR-10's ten classes at 32 pixels and nothing else; not tried on other images.
 
 **License.** Apache-2.0, as this package. CIFAR-10: Krizhevsky, "Learning Multiple Layers of
 Features from Tiny Images", 2009.
