@@ -153,8 +153,8 @@ search's front under a budget, with its statistics; with `--data` any `--genotyp
 interpolation; values in [0, 255], which the model maps to [-1, 1]. Classes in this order:
 {", ".join(metadata["classes"])}.
 
-**Data.** CIFAR-10: 50,000 training and {images:,} test images. The test images have no part in training,
-calibration or selection.
+**Data.** CIFAR-10: 50,000 training and {images:,} test images. The test images have no part in
+training, calibration or selection.
 
 **Training.** {_training(recipe, metadata["steps_per_epoch"])}:
 
@@ -167,8 +167,8 @@ images, not over seeds. The table's figures again:
 
 with CIFAR-10 as folders `train/CLASS/*` and `test/CLASS/*`, or `--data=tfds:cifar10`.
 
-**How counted.** MACs are multiply-accumulates of convolutions and dense layers for one image, parameters
-the trainable ones (`bignas show {FAMILY}_s` has them block by block).
+**How counted.** MACs are multiply-accumulates of convolutions and dense layers for one image,
+parameters the trainable ones (`bignas show {FAMILY}_s` has them block by block).
 
 **Limits.** CIFAR-10's ten classes at 32 pixels and nothing else; not tried on other images.
 
