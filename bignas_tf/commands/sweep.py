@@ -13,13 +13,15 @@
 `set` are fields of the recipe as those of `bignas train`, for all variants; a variant adds
 its own and may name another `recipe` or other `data`. `children` are genotypes to measure in
 every run, `select` has the options of `bignas select` but --device, the workers' and --backend.
-All variants of the first seed come
-first. Each run is a folder like one of `bignas train`; after it the biggest, the smallest,
-the given and the selected children are measured on the test images, calibrated and with the
-biggest child's statistics instead. Then results.csv gets their rows (train_seconds: of all
-parts of a run, compiling included) and the run's folder predictions.npz, the top class of
-every test image. Runs that are there are not made again, so that variants and seeds may be
-added. Ctrl-C saves and stops; the same command goes on.
+
+All variants of the first seed come first. Each run is a folder like one of `bignas train`; after
+it the biggest, the smallest, the given and the selected children are measured on the test
+images, calibrated and with the biggest child's statistics instead. Then results.csv in --workdir
+gets their rows (train_seconds: of all parts of a run, compiling included) and the run's folder
+predictions.npz, the top class of every test image. Means over seeds, and differences from the
+first variant seed by seed, are printed with their 95 % intervals. Runs that are there are not
+made again, so that variants and seeds may be added. Ctrl-C saves and stops; the same command
+goes on.
 
 Example:
   bignas sweep --file=ablations.json --workdir=runs/ablations
