@@ -24,8 +24,8 @@ NEED_KERAS = (
     "latency-table",
 )
 COMMANDS = (
-    "train", "select", "extract", "evaluate", "convert", "benchmark", "report", "sweep",
-    "finetune", "show", "latency-table",
+    "train", "select", "extract", "evaluate", "convert", "finetune", "benchmark", "report",
+    "show", "latency-table", "sweep",
 )  # fmt: skip
 
 _EPILOG = """the whole way:
@@ -37,6 +37,8 @@ _EPILOG = """the whole way:
   bignas benchmark --workdir=runs/digits
   bignas report --workdir=runs/digits
 
+All of it goes to the run's folder, --workdir: checkpoints/, select/, children/, *.tflite with a
+JSON each, evaluation.json, benchmark.csv, report.html.
 `bignas COMMAND --help` says what a command needs and writes.
 """
 

@@ -21,7 +21,8 @@ from bignas_tf.deploy.script import run_script
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "A .keras file, or bignasmodel_s, _m, _l or _xl (random weights: for latency only).",
+    "A .keras file or a zoo name such as bignascifar_s or bignasmodel_m (a network without weights "
+    "gets random ones: for latency only).",
     required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The .tflite file to write.", required=True)

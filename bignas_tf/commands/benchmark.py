@@ -32,14 +32,30 @@ def add_arguments(parser: Any) -> None:
         "--model",
         help=".tflite files separated by commas, instead; a zoo name is converted to float32",
     )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--warmup", type=int, default=5, help="untimed runs before each round")
-    parser.add_argument("--runs", type=int, default=20, help="timed runs per round")
-    parser.add_argument("--rounds", type=int, help="turns of each file, instead of --spread")
-    parser.add_argument("--spread", type=float, default=0.02, help="of the median, relative")
-    parser.add_argument("--seconds", type=float, default=30.0, help="limit with --spread")
     parser.add_argument(
-        "--limit", type=float, default=LIMIT, help="seconds of a file's loading or one turn"
+        "--threads", type=int, default=1, help="of the interpreter (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=5,
+        help="untimed runs before each round (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runs", type=int, default=20, help="timed runs per round (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, help="turns of each file, instead of --spread")
+    parser.add_argument(
+        "--spread", type=float, default=0.02, help="of the median, relative (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="limit with --spread (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT,
+        help="seconds of a file's loading or one turn (default: %(default)s)",
     )
     parser.add_argument("--profile", type=Path, help="folder for a CSV of each file's operators")
     parser.add_argument("--csv", type=Path, help="file to write, with --model")

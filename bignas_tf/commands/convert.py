@@ -40,7 +40,11 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--workdir", type=Path, help="folder of the run")
     parser.add_argument("--model", help="a .keras file or a zoo name such as bignasmodel_m instead")
     parser.add_argument("--output", type=Path, help="file to write, with --model")
-    parser.add_argument("--images", help="folder of images to check with, with --model")
+    parser.add_argument(
+        "--images",
+        help="folder of images to check and calibrate with, with --model (default: some of "
+        "scikit-learn's)",
+    )
     parser.add_argument(
         "--input_range",
         type=lambda text: text.split(","),
@@ -48,9 +52,14 @@ def add_arguments(parser: Any) -> None:
         "JSON says, else -1,1)",
     )
     parser.add_argument("--data", help="source of --workdir, if it has moved since the training")
-    parser.add_argument("--format", default=TFLITE, choices=FORMATS)
     parser.add_argument(
-        "--quantization", default="float32", choices=QUANTIZATIONS, help="of a TFLite file"
+        "--format", default=TFLITE, choices=FORMATS, help="of the file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quantization",
+        default="float32",
+        choices=QUANTIZATIONS,
+        help="of a TFLite file (default: %(default)s)",
     )
     parser.add_argument(
         "--io", choices=("int8", "uint8"), help="input and output of int8 (default: int8)"

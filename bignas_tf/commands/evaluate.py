@@ -2,7 +2,7 @@
 
 For a run: every extracted child, calibrated and, to compare, with the biggest child's
 statistics instead of its own; the biggest and the smallest child; for the digits also a
-logistic regression. Writes evaluation.json.
+logistic regression. Writes evaluation.json to the run's folder.
 
 For a single model on the test images of --data: top 1, top 5 and every class. A .keras, .tflite
 or .onnx file or a SavedModel's folder, whose JSON says how to preprocess, or a model of the zoo
@@ -11,6 +11,7 @@ that has weights.
 Examples:
   bignas evaluate --workdir=runs/cifar10
   bignas evaluate --model=child.tflite --data=folder:/data/cifar10
+  bignas evaluate --model=bignascifar_s --data=folder:/data/cifar10
   bignas evaluate --model=child.onnx --data=folder:/data/cifar10 --json=accuracy.json
 """
 
@@ -31,7 +32,10 @@ def add_arguments(parser: Any) -> None:
         type=Path,
         help="a .keras, .tflite or .onnx file, a SavedModel, or a zoo name, instead",
     )
-    parser.add_argument("--data", help="source: digits, folder:PATH or tfds:NAME")
+    parser.add_argument(
+        "--data",
+        help="source: digits, folder:PATH or tfds:NAME; with --workdir only if it has moved",
+    )
     parser.add_argument("--image_size", type=int, help="of --data, if not the model's input size")
     parser.add_argument("--json", type=Path, help="file for the figures of --model")
     add_backend(parser)

@@ -1,9 +1,10 @@
 """Cuts children out of a supernet and calibrates their batch norm.
 
 Takes the selected children of a run, or one genotype given by hand. Writes
-children/NAME.keras, which loads without this package, and children/NAME.json. From a
-supernet of the zoo it takes the best child of its search's front under a budget, whose
-statistics come with it, or, with --data to calibrate on, any genotype.
+children/NAME.keras, which loads without this package, and children/NAME.json to the run's
+folder. From a supernet of the zoo it takes the best child of its search's front under a budget,
+whose statistics come with it, or, with --data to calibrate on, any genotype, and writes both
+files to --output.
 
 Examples:
   bignas extract --workdir=runs/cifar10
@@ -32,14 +33,19 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument("--budget", help="with --supernet: such as mmacs:4 or params_m:0.15")
     parser.add_argument(
-        "--output", type=Path, default=Path("children"), help="folder to write to, with --supernet"
+        "--output",
+        type=Path,
+        default=Path("children"),
+        help="folder to write to, with --supernet (default: %(default)s)",
     )
     parser.add_argument(
         "--genotype", help='"smallest", "biggest", or a JSON object with a value for every gene'
     )
     parser.add_argument("--name", help="of the child given by --genotype")
     parser.add_argument(
-        "--method", default="sequential", help="of calibration: sequential or batch_average"
+        "--method",
+        default="sequential",
+        help="of calibration: sequential (default) or batch_average",
     )
     add_backend(parser)
 

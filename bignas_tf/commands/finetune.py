@@ -36,7 +36,12 @@ def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     add_workdir(parser)
     parser.add_argument("--child", required=True, help="NAME of children/NAME.keras")
-    parser.add_argument("--technique", required=True, choices=TECHNIQUES)
+    parser.add_argument(
+        "--technique",
+        required=True,
+        choices=TECHNIQUES,
+        help="plain: float training, nothing else",
+    )
     parser.add_argument("--epochs", type=float, default=1.0, help="also less than one (default 1)")
     parser.add_argument(
         "--learning_rate", type=float, default=3e-4, help="of Adam, falls to 0 (default 3e-4)"

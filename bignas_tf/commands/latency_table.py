@@ -29,13 +29,20 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--classes", type=int, help="of the head, instead of the space's own")
     parser.add_argument("--output", type=Path, help="JSON of the table, to write or to go on with")
     parser.add_argument("--resolutions", help="pixels, such as 192,224; default: all of the space")
-    parser.add_argument("--quantization", default="float32", help="of the files")
+    parser.add_argument(
+        "--quantization", default="float32", help="of the files (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="default: 1; with --from_csv, of which rows")
     parser.add_argument("--blocks", type=int, help="at most so many, the others are predicted")
     parser.add_argument(
-        "--networks", type=int, default=8, help="whole networks to scale the sum to; 0 for none"
+        "--networks",
+        type=int,
+        default=8,
+        help="whole networks to scale the sum to; 0 for none (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, draws and order")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of weights, draws and order (default: %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="start the table anew")
     parser.add_argument("--files_only", type=Path, help="folder to write the files to, untimed")
     parser.add_argument("--from_csv", type=Path, help="of export/benchmark_android.py")

@@ -57,8 +57,15 @@ def add_arguments(parser: Any) -> None:
         help="share of its budget that a child should use: keeps tiers apart on easy tasks",
     )
     parser.add_argument("--names", help="names of the chosen children, one per limit: s,m,l,xl")
-    parser.add_argument("--strategy", default=SearchOptions.strategy, choices=STRATEGIES)
-    parser.add_argument("--seed", type=int, default=SearchOptions.seed, help="of the search")
+    parser.add_argument(
+        "--strategy",
+        default=SearchOptions.strategy,
+        choices=STRATEGIES,
+        help="see above (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=SearchOptions.seed, help="of the search (default: %(default)s)"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="start anew instead of going on with a search"
     )

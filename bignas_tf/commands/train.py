@@ -5,7 +5,8 @@ folder. Ctrl-C and SIGTERM save and stop; the same command goes on from there, o
 Checkpoints are the last three (--set=checkpoints_kept=N) and the best by held-out accuracy, the
 mean of the biggest and the smallest child.
 
-Example:
+Examples:
+  bignas train --recipe=photos --data=folder:photos --workdir=runs/mine --dry_run
   bignas train --recipe=cifar10 --data=folder:/data/cifar10 --workdir=runs/cifar10
 """
 
