@@ -24,7 +24,7 @@ NEED_KERAS = (
     "latency-table",
 )
 COMMANDS = (
-    "train", "select", "extract", "evaluate", "convert", "finetune", "benchmark", "report",
+    "train", "select", "extract", "evaluate", "convert", "benchmark", "report", "finetune",
     "show", "latency-table", "sweep",
 )  # fmt: skip
 

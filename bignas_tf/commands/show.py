@@ -1,8 +1,8 @@
 """Shows recipes and spaces, or counts a network: MACs, parameters, activation memory.
 
-NETWORK is a model of the zoo (docs/zoo.md), the JSON of a child (children/NAME.json, of a selection
-select/selected/NAME.json, or of a network alone), or, with --space, "smallest", "biggest"
-or a genotype: a JSON object with a value for every gene, or its file.
+NETWORK is a model of the zoo (docs/zoo.md), the JSON of a child (children/NAME.json), of a
+selection (select/selected/NAME.json) or of a network alone, or, with --space, "smallest",
+"biggest" or a genotype: a JSON object with a value for every gene, or its file.
 
 Examples:
   bignas show
