@@ -19,6 +19,7 @@ from absl import flags
 
 from bignas_tf.deploy.android.adb import Adb, AdbError, usable
 from bignas_tf.deploy.android.cooling import Cooling
+from bignas_tf.deploy.android.output import STATUSES
 from bignas_tf.deploy.android.plan import Plan, model_files, tool_file
 from bignas_tf.deploy.android.results import Results
 from bignas_tf.deploy.android.sweep import sweep
@@ -48,21 +49,18 @@ _COOL_LIMIT = flags.DEFINE_float(
     "cool_limit", 300.0, "Longest wait, in seconds, until a device is cool again."
 )
 _COOL_MARGIN = flags.DEFINE_float(
-    "cool_margin", 1.0, "Degrees Celsius that its battery may be warmer than at first."
+    "cool_margin",
+    1.0,
+    "Degrees Celsius that its battery may be warmer than before its first measurement in the CSV.",
 )
 _PROFILES = flags.DEFINE_string(
     "profiles", None, "Folder for a CSV of the operators' times of each measurement."
 )
 _SERIALS = flags.DEFINE_list("serials", [], "Devices (see `adb devices`); all by default.")
 _HASH_SERIAL = flags.DEFINE_bool("hash_serial", False, "Write a hash instead of serial numbers.")
-_RETRY = flags.DEFINE_bool("retry", False, "Measure again what failed in an earlier sweep.")
+_RETRY = flags.DEFINE_bool("retry", False, "Measure again what is not ok in an earlier sweep.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and the devices, and end.")
 _ADB = flags.DEFINE_string("adb", "adb", "The adb program.")
-
-FAILURES = (
-    "unconfirmed", "fell_back", "unsupported", "no_space", "crashed", "failed", "timed_out",
-    "unreadable",
-)  # fmt: skip
 
 
 def main() -> None:
@@ -84,7 +82,8 @@ def _lock() -> Path:
 
 
 def _sweep(plan: Plan) -> None:
-    results = Results(_CSV.value, FAILURES if _RETRY.value else ())
+    again = [status for status in STATUSES if status != "ok"] if _RETRY.value else []
+    results = Results(_CSV.value, again)
     devices, left_out = usable(Adb(_ADB.value), _SERIALS.value)
     for device in left_out:
         print(f"left out: {device.serial} is {device.problem}")

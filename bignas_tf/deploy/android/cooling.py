@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bignas_tf.deploy.android.device import State
 
@@ -18,7 +18,7 @@ class Cooling:
     Attributes:
         pause: float, seconds between runs, whatever the temperature.
         limit: float, seconds of waiting after which it starts all the same.
-        margin: float, degrees Celsius that the battery may be warmer than at first.
+        margin: float, degrees Celsius that the battery may be warmer than the reference.
     """
 
     pause: float = 5.0
@@ -32,12 +32,31 @@ class Cooling:
                 raise ValueError(f"`{field.name}` must be at least 0. Received: {value}")
 
 
+def reference_of(row: Mapping[str, str]) -> State:
+    """The state that `cooled` of a row was judged against; its governor is not kept.
+
+    Args:
+        row: of the CSV of a sweep.
+
+    Raises:
+        ValueError: if it is not numbers.
+    """
+    thermal, celsius = row["thermal_reference"], row["celsius_reference"]
+    try:
+        return State("", int(thermal) if thermal else None, float(celsius) if celsius else None)
+    except ValueError:
+        raise ValueError(
+            "`csv` must have numbers, or nothing, in `thermal_reference` and "
+            f"`celsius_reference`. Received: {thermal!r} and {celsius!r}"
+        ) from None
+
+
 def is_cool(state: State, reference: State, margin: float) -> bool:
     """Whether a device is neither throttled more nor warmer than it was.
 
     Args:
         state: now.
-        reference: at first. What either does not tell is not judged.
+        reference: before the first measurement. What either does not tell is not judged.
         margin: degrees Celsius.
     """
     throttled = (
@@ -63,7 +82,7 @@ def cool_down(
 
     Args:
         read: asks the device.
-        reference: its state at first.
+        reference: its state before the first measurement.
         cooling: how long.
         sleep: waits for seconds.
 

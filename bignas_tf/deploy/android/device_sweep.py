@@ -13,17 +13,16 @@ from typing import Any
 
 from bignas_tf.deploy.android import tool
 from bignas_tf.deploy.android.adb import AdbError, Answer, Device, NoSpace, Stopped, TimedOut
-from bignas_tf.deploy.android.cooling import cool_down
+from bignas_tf.deploy.android.cooling import cool_down, reference_of
 from bignas_tf.deploy.android.device import Information, State, read_information, read_state
-from bignas_tf.deploy.android.output import Outcome, outcome
+from bignas_tf.deploy.android.output import TIMED, Outcome, outcome
 from bignas_tf.deploy.android.plan import Plan, Pushed
 from bignas_tf.deploy.android.progress import Progress
-from bignas_tf.deploy.android.results import Results, key_of
+from bignas_tf.deploy.android.results import COLUMNS, Results, key_of
 from bignas_tf.deploy.op_profile import parse_profile, write_profile
 
 _FOLDER = "/data/local/tmp"  # the only one where a program may be put and run
 _CLEANING = 20.0  # seconds
-_TIMED = ("ok", "unconfirmed")  # statuses with figures
 
 
 class DeviceSweep:
@@ -50,7 +49,7 @@ class DeviceSweep:
     def failure(self) -> str | None:
         """After `run`: what is wrong if no measurement of the plan has figures."""
         statuses = [self.results.row(key)["status"] for key in self._keys.values()]
-        if any(status in _TIMED for status in statuses):
+        if any(status in TIMED for status in statuses):
             return None
         counts = collections.Counter(statuses).most_common()
         told = ", ".join(f"{count} {status}" for status, count in counts)
@@ -63,6 +62,7 @@ class DeviceSweep:
             AdbError: if the device cannot go on.
             Stopped: if the user wants to end.
             OSError: if a result cannot be written.
+            ValueError: if the CSV does not tell how warm the device may be.
         """
         information = read_information(self.device, hash_serial=self.plan.hash_serial)
         self.name = f"{information.device} ({information.serial})"
@@ -79,39 +79,43 @@ class DeviceSweep:
                 f"{self.name} runs {', '.join(information.abis)}; the tool "
                 f"{self.plan.tool.path} is for {self.plan.abi}"
             )
+        # Of an earlier call, too: a device that is still hot from it would else pass for cool.
+        measured = self.results.first(device=information.device, serial=information.serial)
+        reference = reference_of(measured) if measured else None
         try:
             self._prepare()
-            reference = state = read_state(self.device)
-            cool = True
-            for index, (file, configuration) in enumerate(missing):
-                if index:
-                    state, cool = cool_down(
-                        lambda: read_state(self.device),
-                        reference,
-                        self.plan.cooling,
-                        self._sleep,
-                    )
-                columns = self._columns(information, file, configuration)
-                if self.results.has(key_of(columns)):
-                    self._add_profile(file, configuration, self.results.row(key_of(columns)))
+            for file, configuration in missing:
+                state, cool = self._cool_down(reference)
+                reference = reference or state
+                key = self._keys[file, configuration]
+                if self.results.has(key):
+                    self._add_profile(file, configuration, self.results.row(key))
                 else:
-                    self._measure(file, configuration, columns, state, cool)
+                    columns = self._columns(information, file, configuration)
+                    before = _conditions(state, reference, cool)
+                    self._measure(file, configuration, {**columns, **before})
         finally:
             self._clean()
+
+    def _cool_down(self, reference: State | None) -> tuple[State, bool]:
+        """The device's state, and whether it is cool; waits if there is a reference."""
+        if reference is None:
+            return read_state(self.device), True
+        return cool_down(lambda: read_state(self.device), reference, self.plan.cooling, self._sleep)
 
     def _is_done(self, key: tuple[str, ...]) -> bool:
         """Whether a measurement is there, and its profile where one is wanted."""
         if not self.results.has(key):
             return False
         row, folder = self.results.row(key), self.plan.profiles
-        if folder is None or row["status"] not in _TIMED:
+        if folder is None or row["status"] not in TIMED:
             return True
         return bool(row["profile"]) and (Path(folder) / row["profile"]).is_file()
 
     def _add_profile(
         self, file: Pushed, configuration: tool.Configuration, row: Mapping[str, str]
     ) -> None:
-        """Makes up for a profile that an earlier sweep was not asked for."""
+        """Makes up for a profile that an earlier sweep has not."""
         profile = self._profile(file, configuration)
         self.results.add({**row, "profile": profile})
         told = "profiled" if profile else "no profile"
@@ -134,18 +138,19 @@ class DeviceSweep:
         self.known = tool.known_flags(usage.output)
 
     def _measure(
-        self,
-        file: Pushed,
-        configuration: tool.Configuration,
-        columns: Mapping[str, str],
-        state: State,
-        cool: bool,
+        self, file: Pushed, configuration: tool.Configuration, known: Mapping[str, str]
     ) -> None:
-        """Runs one configuration of one file; failures become rows too."""
-        found, profile = self._outcome(file, configuration)
-        after = read_state(self.device)
+        """Runs one configuration of one file; failures become rows too.
+
+        Args:
+            file: which.
+            configuration: how.
+            known: the columns that are known before.
+        """
+        found = self._outcome(file, configuration)
         row = {
-            **columns,
+            **dict.fromkeys(COLUMNS, ""),
+            **known,
             **_texts(dataclasses.asdict(found.figures)),
             **_texts(
                 {
@@ -155,43 +160,38 @@ class DeviceSweep:
                     "delegated_nodes": found.delegation.nodes,
                     "nodes": found.delegation.of_nodes,
                     "partitions": found.delegation.partitions,
-                    "governor": state.governor,
-                    "thermal_before": state.thermal,
-                    "thermal_after": after.thermal,
-                    "celsius_before": state.celsius,
-                    "celsius_after": after.celsius,
-                    "cooled": "yes" if cool else "no",
-                    "profile": profile,
                     "date": datetime.datetime.now(datetime.timezone.utc).isoformat(
                         timespec="seconds"
                     ),
                 }
             ),
         }
+        self.results.add(row)  # now: whatever is asked of the device next may find it gone
+        after = read_state(self.device)
+        row |= _texts({"thermal_after": after.thermal, "celsius_after": after.celsius})
         self.results.add(row)
+        if self.plan.profiles is not None and found.status in TIMED:
+            self.results.add({**row, "profile": self._profile(file, configuration)})
         figure = found.figures.median_ms or found.figures.avg_ms
         told = f"{figure:.3f} ms" if figure is not None else ""
         if found.status != "ok":
             told = f"{told} {found.status}: {found.message}".strip()
         self.progress.done(self.name, f"{file.path.name}, {configuration}: {told}")
 
-    def _outcome(self, file: Pushed, configuration: tool.Configuration) -> tuple[Outcome, str]:
-        """The figures, and the name of the operators' CSV if there is one."""
+    def _outcome(self, file: Pushed, configuration: tool.Configuration) -> Outcome:
+        """What became of the timed run."""
         lacking = tool.missing_switch(configuration, self.known)
         if lacking:
-            return Outcome("unsupported", f"the tool has no {lacking}"), ""
+            return Outcome("unsupported", f"the tool has no {lacking}")
         try:
             self._push(file)
             answer = self._tool_run(self._command(file, configuration))
-            found = outcome(answer.status, answer.output, configuration)
         except NoSpace as error:
-            return Outcome("no_space", str(error)), ""
+            return Outcome("no_space", str(error))
         except TimedOut as error:
             self._end_tool()
-            return Outcome("timed_out", str(error)), ""
-        if found.status not in _TIMED or self.plan.profiles is None:
-            return found, ""
-        return found, self._profile(file, configuration)
+            return Outcome("timed_out", str(error))
+        return outcome(answer.status, answer.output, configuration)
 
     def _push(self, file: Pushed) -> None:
         """Pushes a file that is not there yet, all of it or nothing."""
@@ -301,6 +301,20 @@ class DeviceSweep:
                 "file_bytes": file.bytes,
             }
         )
+
+
+def _conditions(state: State, reference: State, cool: bool) -> dict[str, str]:
+    """The columns on how warm a device is before a measurement."""
+    return _texts(
+        {
+            "governor": state.governor,
+            "thermal_before": state.thermal,
+            "celsius_before": state.celsius,
+            "thermal_reference": reference.thermal,
+            "celsius_reference": reference.celsius,
+            "cooled": "yes" if cool else "no",
+        }
+    )
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

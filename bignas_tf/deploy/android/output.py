@@ -5,8 +5,19 @@ from __future__ import annotations
 import dataclasses
 import re
 import signal
+from typing import Literal, get_args
 
 from bignas_tf.deploy.android.tool import Configuration
+
+# `ok`; `unconfirmed`: figures, but the tool does not say that the delegate ran; `fell_back`: the
+# CPU did the work of the delegate; `unsupported`: the delegate was refused; `failed`: another
+# exit status than a signal's; `unreadable`: no figures.
+Status = Literal[
+    "ok", "unconfirmed", "fell_back", "unsupported", "wrong_abi", "no_space", "crashed",
+    "failed", "timed_out", "unreadable",
+]  # fmt: skip
+STATUSES: tuple[Status, ...] = get_args(Status)
+TIMED: tuple[Status, ...] = ("ok", "unconfirmed")  # those with figures
 
 _NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
 # "I tflite  : ", "INFO: ", "INFO: [benchmark_litert_model.h:62] " may stand before.
@@ -106,16 +117,13 @@ class Outcome:
     """What became of one run of the tool.
 
     Attributes:
-        status: str. `"ok"`; `"unconfirmed"`: figures, but the tool does not say that the
-            delegate ran; `"fell_back"`: the CPU did the work of the delegate;
-            `"unsupported"`: the delegate was refused; `"wrong_abi"`; `"no_space"`;
-            `"crashed"`; `"failed"`: another exit status; `"unreadable"`: no figures.
+        status: str, of `STATUSES`.
         message: str, one line on what went wrong.
-        figures: only those of `"ok"` and `"unconfirmed"`.
+        figures: only those of a status of `TIMED`.
         delegation: of the backend's delegate.
     """
 
-    status: str
+    status: Status
     message: str = ""
     figures: Figures = Figures()
     delegation: Delegation = Delegation()

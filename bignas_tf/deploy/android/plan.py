@@ -77,7 +77,8 @@ class Plan:
             f"{count} measurements a device, each of {self.warmup} untimed and at least "
             f"{self.runs} timed runs" + (" and once more with the profiler" * bool(self.profiles)),
             f"between them {self.cooling.pause:g} s, and up to {self.cooling.limit:g} s until it "
-            f"is at most {self.cooling.margin:g} degrees warmer than at first and not throttled",
+            f"is at most {self.cooling.margin:g} degrees warmer than before the first one in the "
+            "CSV and throttled no more",
         ]
         return "\n".join(lines)
 

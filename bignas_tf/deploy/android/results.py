@@ -21,6 +21,7 @@ COLUMNS = (
     "max_ms", "p5_ms", "p95_ms", "init_ms", "first_ms", "warmup_ms", "peak_memory_mb", "runs",
     "delegated", "delegated_nodes", "nodes", "partitions", "device", "soc", "android", "abi",
     "governor", "thermal_before", "thermal_after", "celsius_before", "celsius_after", "cooled",
+    "thermal_reference", "celsius_reference",
     "warmup", "runs_asked", "profile", "date", "serial", "build", "tool_sha256", "file_sha256",
     "file_bytes", "message",
 )  # fmt: skip
@@ -78,6 +79,16 @@ class Results:
         """A measurement that is there."""
         with self._lock:
             return self._rows[key]
+
+    def first(self, **wanted: str) -> Row | None:
+        """The first row with these values, or None.
+
+        Args:
+            **wanted: columns and their values.
+        """
+        with self._lock:
+            rows = self._rows.values()
+            return next((row for row in rows if wanted.items() <= row.items()), None)
 
     def add(self, row: Row) -> None:
         """Adds or replaces a row and writes the file.

@@ -85,6 +85,31 @@ def test_a_device_may_go_at_any_command(after, words, message, phones, measure):
     assert rows == []
 
 
+@pytest.mark.parametrize(
+    ("after", "thermal_after"),
+    [
+        (10, ""),  # lost when asked how warm it is now
+        (11, "0"),  # lost with the profiler on
+    ],
+)
+def test_a_device_lost_after_a_measurement_keeps_it(
+    after, thermal_after, phones, measure, tmp_path
+):
+    phones.add("A1", lost_after=after, lost_words="error: device offline")
+    plan = {"threads": (1, 2), "profiles": tmp_path / "profiles"}
+    [row], [problem], _ = measure(**plan)
+    assert "device A1 is offline: plug it in again" in problem
+    assert (row["status"], row["median_ms"], row["thermal_before"]) == ("ok", "4.99", "0")
+    assert (row["thermal_after"], row["profile"]) == (thermal_after, "")
+    phones.change("A1")
+    rows, problems, _ = measure(**plan)
+    assert problems == []
+    assert {**rows[0], "profile": ""} == row
+    assert all((tmp_path / "profiles" / row["profile"]).is_file() for row in rows)
+    timed = [line for line in phones.runs("A1") if "profiling" not in line]
+    assert ["num_threads=1" in line for line in timed] == [True, False]
+
+
 def test_a_device_that_is_lost_before_it_begins_does_not_stop_the_others(phones, measure):
     phones.add("A1", lost_after=1, lost_words="adb: device 'A1' not found")
     phones.add("B2")

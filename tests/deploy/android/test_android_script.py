@@ -67,6 +67,19 @@ def test_a_dry_run_prints_the_plan_and_touches_no_device(phones, files, tool, tm
     assert not (tmp_path / "a.csv").exists()
 
 
+def test_retry_measures_again_what_is_not_ok(phones, measure, files, tool, tmp_path):
+    phones.add("A1")
+    measure(threads=(1, 2))
+    output = tmp_path / "phones.csv"
+    output.write_text(output.read_text().replace(",2,any,ok,", ",2,any,wrong_abi,"))
+    assert [row["status"] for row in rows_of(output)] == ["ok", "wrong_abi"]
+    flags = ("--warmup=3", "--threads=1,2", "--pause=0", "--retry", f"--csv={output}")
+    done = run(script(phones, files, tool, *flags))
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in rows_of(output)] == ["ok", "ok"]
+    assert ["num_threads=2" in line for line in phones.runs("A1")] == [False, True, True]
+
+
 def test_a_csv_that_another_sweep_writes_is_refused(phones, files, tool, tmp_path):
     phones.add("A1")
     output = tmp_path / "a.csv"

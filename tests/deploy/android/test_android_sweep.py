@@ -2,6 +2,7 @@
 
 import hashlib
 
+import pytest
 from phones import rows_of
 
 from bignas_tf.deploy.android import cooling
@@ -131,6 +132,37 @@ def test_a_warm_device_cools_down_first(phones, measure, monkeypatch):
     phones.change("A1", warms=9)
     rows, _, _ = measure(threads=(4, 8), cooling=Cooling(pause=0, limit=0.0))
     assert (rows[3]["thermal_before"], rows[3]["cooled"]) == ("8", "no")
+
+
+def test_a_sweep_goes_on_only_when_a_device_is_as_cool_as_before_the_first_call(
+    phones, measure, monkeypatch
+):
+    monkeypatch.setattr(cooling, "_POLL", 0.01)
+    phones.add("A1", warms=3)
+    rows, _, _ = measure()
+    assert (rows[0]["thermal_reference"], rows[0]["celsius_reference"]) == ("0", "28.5")
+    assert rows[0]["thermal_after"] == "3"
+    waits, waits_not = (Cooling(pause=0, limit=limit) for limit in (60.0, 0.0))
+    rows, _, _ = measure(threads=(1, 2), cooling=waits)
+    assert (rows[1]["thermal_before"], rows[1]["cooled"]) == ("0", "yes")
+    rows, _, _ = measure(retry=("ok",), cooling=waits_not)  # the first row, measured again
+    assert (rows[0]["thermal_before"], rows[0]["cooled"]) == ("2", "no")
+    rows, _, _ = measure(threads=(4,), cooling=waits)
+    assert [(row["thermal_before"], row["cooled"]) for row in rows[1:]] == [("0", "yes")] * 2
+    phones.add("B2")
+    (phones.home / "B2" / "thermal").write_text("1")  # another device has a reference of its own
+    rows, _, _ = measure()
+    assert [row["thermal_reference"] for row in rows] == ["0", "0", "0", "1"]
+
+
+def test_a_reference_that_is_no_number_is_refused(phones, measure, tmp_path):
+    phones.add("A1")
+    measure()
+    path = tmp_path / "phones.csv"
+    path.write_text(path.read_text().replace(",0,28.5,", ",0,warm,"))
+    with pytest.raises(ValueError, match="`celsius_reference`. Received: '0' and 'warm'"):
+        measure(threads=(2,))
+    assert phones.left("A1") == []
 
 
 def test_serial_numbers_can_be_kept_out(phones, measure, tmp_path):
