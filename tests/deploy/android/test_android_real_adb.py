@@ -146,8 +146,9 @@ def test_a_cable_that_is_pulled_ends_its_device_alone(phone, benchmark):
 
 def test_a_full_device_is_said_to_be_full(phone, benchmark):
     device = phone("full", full=".tflite")
-    status, rows, _, _ = benchmark()
-    assert (status, [row["status"] for row in rows]) == (0, ["no_space"])
+    status, rows, _, words = benchmark()
+    assert (status, [row["status"] for row in rows]) == (1, ["no_space"])
+    assert "no measurement has figures: 1 no_space" in words
     assert left(device) == []
 
 
