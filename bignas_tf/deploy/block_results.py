@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.checks import require
+from bignas_tf.deploy.android.output import TIMED
 from bignas_tf.deploy.android.results import COLUMNS
 from bignas_tf.deploy.block_files import BLOCK, NETWORK, OVERHEAD, read_index
 from bignas_tf.latency_table import BlockTime, LatencyTable, NetworkTime
 from bignas_tf.spec import NetworkSpec
 
-GOOD = ("ok", "unconfirmed")
 # What a CSV may hold several of, and a table has one of.
 CHOICES = ("device", "serial", "backend", "threads", "cores")
 STATISTICS = {"median_ms": "median", "avg_ms": "mean"}
@@ -46,7 +46,7 @@ def table_from_csv(
     index = read_index(Path(folder))
     files = {row["sha256"]: row for row in index["files"]}
     rows = [row for row in _rows(Path(path)) if row["file_sha256"] in files]
-    rows = [row for row in rows if row["status"] in GOOD and (row["median_ms"] or row["avg_ms"])]
+    rows = [row for row in rows if row["status"] in TIMED and (row["median_ms"] or row["avg_ms"])]
     rows = [row for row in rows if all(v is None or row[k] == v for k, v in wanted.items())]
     for name in CHOICES:
         found = sorted({row[name] for row in rows})
