@@ -133,6 +133,7 @@ def test_a_resolution_for_no_network_is_refused():
         ("optimizer=sgd", "`optimizer` must be an object.*'sgd'"),
         ('optimizer={"kind": "adam"}', "`kind` must be one of rmsprop, sgd.*'adam'"),
         ('schedule={"kind": "cosine", "initial": "x"}', r"`schedule\['initial'\]` must be a num"),
+        ("epochs=1", '`warmup_epochs` must be below `epochs`.*0.05, "warmup_epochs": 0.1}.* 1$'),
         ("augmentation=3", "`augmentation` must be an object.*3"),
         ("held_out=5000", "`held_out` of recipe 'digits' must .* at most 1428. Received: 5000"),
         ("batch_size=5000", "`batch_size` must be at most .*5000"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -183,12 +184,10 @@ def build_schedule(
     steps = steps_per_epoch * epochs
     initial, ending = options["initial"], options["ending_fraction"]
     warmup = options["warmup_epochs"] * steps_per_epoch
-    require(
-        warmup < steps,
-        "warmup_epochs",
-        f"shorter than the run of {epochs} epochs",
-        options["warmup_epochs"],
-    )
+    if not warmup < steps:
+        shorter = json.dumps({**config, "warmup_epochs": epochs / 10}, default=float)
+        allowed = f"below `epochs`, which is {epochs}: set that higher, or `schedule` to {shorter}"
+        require(False, "warmup_epochs", allowed, options["warmup_epochs"])
     if kind == "cosine":
         return cosine_decay(initial, steps - warmup, warmup, ending)
     if kind == "exponential":
