@@ -40,15 +40,15 @@ class NonFiniteLossError(ArithmeticError):
     Args:
         child: name of its term.
         value: of the loss.
-        step: int.
+        step: int, updates made so far.
         genotype: of the child, where it varies.
     """
 
     def __init__(self, child: str, value: float, step: int, genotype: Genotype | None = None):
         which = f". The child: {genotype.as_dict()}" if genotype else ""
         super().__init__(
-            f"The loss of the {child} child is {value} at step {step}; the last checkpoint is "
-            "kept. The same command goes on from it, most likely to the same end: start with a "
+            f"The loss of the {child} child is {value} after step {step}; the last checkpoint "
+            "is kept. The same command goes on from it, most likely to the same end: start with a "
             f"lower learning rate or a longer warm-up{which}"
         )
         self.child = child
@@ -85,6 +85,9 @@ class Trainer:
         options = dict(loop_options or {})
         strategy = options.get("strategy")
         self.recipe = recipe
+        # Refused before images are read, which may take minutes.
+        build_schedule(recipe.schedule, 1, recipe.epochs)
+        build_optimizer(recipe.optimizer, 1.0, recipe.ema)
         self.workdir = _writable_folder(workdir)
         self.data = load_run_data(recipe, data)
         self.space = recipe.build_space(len(self.data.source.classes))
@@ -264,7 +267,7 @@ class Trainer:
             newest = self.checkpoints.newest()
             if newest is None or newest < self.step:
                 self.save()
-        except (OSError, ValueError) as error:  # the loss of the worker is what matters
+        except (OSError, ValueError, FloatingPointError) as error:  # the lost one matters
             print(f"\n{error}", file=sys.stderr)
 
     def _check_finite(self, losses: dict[str, float]) -> None:

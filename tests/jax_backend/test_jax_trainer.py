@@ -96,7 +96,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(four_steps, tmp_pat
     trainer = Trainer(RECIPE, tmp_path / "run", loop_options={"steps_per_call": 3})
     losses = [{"biggest": 1.0, "smallest": 1.0}, {"biggest": 1.0, "smallest": float("nan")}]
     monkeypatch.setattr(trainer.loop, "train", lambda chunk, step: [*losses, losses[0]])
-    with pytest.raises(NonFiniteLossError, match="the smallest child is nan at step 5") as raised:
+    with pytest.raises(
+        NonFiniteLossError, match="the smallest child is nan after step 5"
+    ) as raised:
         trainer.run()
     assert raised.value.child == "smallest"
     assert Trainer(RECIPE, tmp_path / "run").step == 4

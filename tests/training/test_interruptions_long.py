@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_child(tmp_pa
     process = bignas_train(workdir, schedule, every_step)
     assert process.wait(LIMIT) == 1
     said = process.log.read_text()
-    found = re.search(r"error: The loss of the \w+ child is (?:nan|inf) at step (\d+)", said)
+    found = re.search(r"error: The loss of the \w+ child is (?:nan|inf) after step (\d+)", said)
     assert found, said[-3000:]
     step = int(found[1])
     assert 1 <= step <= 3

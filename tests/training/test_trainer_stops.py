@@ -23,6 +23,7 @@ import bignas_tf.training.run_data as run_data_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.supernet import Supernet
+from bignas_tf.training.loop import WorkerLostError
 from bignas_tf.training.rule import SandwichRule
 from bignas_tf.training.tensorflow_loop import TensorflowLoop
 from bignas_tf.training.trainer import NonFiniteLossError, Trainer
@@ -73,7 +74,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
         return [losses | {"random2": float("nan")} if number == 5 else losses]
 
     monkeypatch.setattr(trainer.loop, "train", diverges)
-    with pytest.raises(NonFiniteLossError, match="random2 child is nan at step 5"):
+    with pytest.raises(NonFiniteLossError, match="random2 child is nan after step 5"):
         trainer.run()
     assert steps_saved(tmp_path) == [4]
     assert records(tmp_path)[-1]["step"] == 5
@@ -83,7 +84,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 def test_a_huge_learning_rate_ends_in_a_loss_that_is_not_finite(tmp_path, eager):
     recipe = RECIPE.replace(schedule={"kind": "cosine", "initial": 1e30})
-    with pytest.raises(NonFiniteLossError, match=r"child is (nan|inf) at step \d"):
+    with pytest.raises(NonFiniteLossError, match=r"child is (nan|inf) after step \d"):
         Trainer(recipe, tmp_path).run()
 
 
@@ -158,6 +159,28 @@ def test_a_second_process_in_the_folder_is_refused_by_the_name_of_the_first(tmp_
             Trainer(RECIPE, tmp_path).run()
     with only_writer(tmp_path, "trained into"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("consistent", "factor", "saved"), [(True, 1.0, [2]), (False, 1.0, []), (True, np.nan, [])]
+)
+def test_a_run_that_loses_a_worker_saves_its_step_unless_weights_are_half_new_or_not_finite(
+    tmp_path, monkeypatch, capsys, consistent, factor, saved
+):
+    trainer = Trainer(RECIPE, tmp_path)
+
+    def train(chunk, number):
+        if number < 2:
+            return [{"biggest": 1.0}]
+        weight = trainer.loop._variables[0]
+        weight.assign(weight * factor)
+        raise WorkerLostError(2, consistent, "gone")
+
+    monkeypatch.setattr(trainer.loop, "train", train)
+    with pytest.raises(WorkerLostError, match="worker was lost after step 2.*Start all workers"):
+        trainer.run()
+    assert steps_saved(tmp_path) == saved
+    assert ("is not finite after step 2" in capsys.readouterr().err) == np.isnan(factor)
 
 
 def test_workers_that_differ_are_told_in_what(monkeypatch):
