@@ -14,6 +14,7 @@ from bignas_tf.extract import extract
 from bignas_tf.spaces import SPACES, Stage
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, write_checkpoint
+from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import get_recipe
 from bignas_tf.training.state import (
     initialize_from,
@@ -140,6 +141,24 @@ def test_a_cut_short_checkpoint_is_passed_over_for_the_one_before(tmp_path):
         trained = load_trained(tmp_path)
     assert trained.step == 7
     assert_equal(trained.supernet.weight_arrays(), supernet.weight_arrays())
+
+
+def test_a_run_that_averages_its_weights_is_loaded_with_the_average(tmp_path):
+    supernet = Supernet(TINY)
+    variables = list(supernet.variables_by_path().values())
+    optimizer = build_optimizer({"kind": "sgd"}, 0.1, ema=0.75)
+    optimizer.build(variables)
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(3):
+        optimizer.apply([rng.normal(size=v.shape).astype("float32") for v in variables], variables)
+        seen.append(supernet.weight_arrays())
+    manager = CheckpointManager(tmp_path / "checkpoints")
+    manager.save(3, pack(supernet, optimizer), metadata())
+    for path, array in load_trained(tmp_path).supernet.weight_arrays().items():
+        first, second, third = (weights[path] for weights in seen)
+        average = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
+        np.testing.assert_allclose(array, average, rtol=1e-5, atol=1e-6, err_msg=path)
+        assert np.abs(average - third).max() > 1e-3
 
 
 def test_weights_for_other_classes_are_all_taken_but_the_classifier(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -97,6 +98,39 @@ def test_an_evaluated_epoch_logs_the_accuracies_of_both_extremes(finished):
     scores = evaluator.score([TINY.biggest(), TINY.smallest()])
     last = lines[-1]
     assert [last["accuracy/biggest"], last["accuracy/smallest"]] == [s["accuracy"] for s in scores]
+
+
+def test_an_epoch_is_evaluated_on_the_average_of_the_weights_which_training_keeps_apart(tmp_path):
+    trainer, evaluated = Trainer(RECIPE.replace(ema=0.5, evaluate_every=1), tmp_path), []
+    variables = trainer.loop._variables
+
+    def train(chunk, step):
+        trainer.optimizer.apply([np.ones(v.shape, np.float32) for v in variables], variables)
+        return [{"biggest": 1.0}]
+
+    def evaluator(*_):
+        evaluated.append(trainer.supernet.weight_arrays())
+        return types.SimpleNamespace(score=lambda children: [{"accuracy": 0.5}] * len(children))
+
+    trainer.loop.train, trainer.loop.evaluator = train, evaluator
+    trainer.run(stop_after=4)
+    (averages,), own = evaluated, trainer.supernet.weight_arrays()
+    loaded = load_trained(tmp_path).supernet.weight_arrays()
+    arrays, _ = checkpoint(tmp_path, 4)
+    for path, average in averages.items():
+        np.testing.assert_array_equal(average, loaded[path], err_msg=path)
+        np.testing.assert_array_equal(own[path], arrays[f"weights/{path}"], err_msg=path)
+        assert np.abs(average - own[path]).max() > 1e-3
+
+
+def test_a_run_with_a_rate_or_an_optimizer_that_cannot_be_is_refused_before_its_images_are_read(
+    tmp_path,
+):
+    longer = {"kind": "cosine", "initial": 0.1, "warmup_epochs": 2}
+    for changes in ({"schedule": longer}, {"optimizer": {"kind": "adam"}}):
+        with pytest.raises(ValueError, match="`(warmup_epochs|kind)` must be"):
+            Trainer(RECIPE.replace(**changes), tmp_path / "run", data="folder:/nowhere")
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_json_says_how_the_run_was_started(finished):
