@@ -15,8 +15,9 @@ from bignas_tf.checks import require, require_choice, require_int
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker")
 _TF_CONFIG = (
-    'set for a multi_worker strategy, such as {"cluster": {"worker": ["host0:2222", '
-    '"host1:2222"]}, "task": {"type": "worker", "index": 0}}, with another index on each worker'
+    'set for a multi_worker strategy, without a chief, such as {"cluster": {"worker": '
+    '["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}, with another index '
+    "on each worker"
 )
 
 
@@ -62,6 +63,7 @@ def _check_cluster(text: str | None) -> None:
         config = json.loads(text or "")
         workers, task = config["cluster"]["worker"], config["task"]
         ok = task["type"] == "worker" and 0 <= task["index"] < len(workers)
+        ok = ok and "chief" not in config["cluster"]  # one more replica, which no row is for
     except (ValueError, KeyError, TypeError):
         ok = False
     require(ok, "TF_CONFIG", _TF_CONFIG, text)

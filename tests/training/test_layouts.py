@@ -7,6 +7,9 @@ import pytest
 import tensorflow as tf
 from tiny_run import TINY
 
+import bignas_tf.cli as cli
+import bignas_tf.training.layout as layout_module
+from bignas_tf.commands.train import loop_options
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.layout import build_strategy
 from bignas_tf.training.optimizers import build_optimizer
@@ -113,9 +116,19 @@ def test_a_layout_that_cannot_be_is_refused(name, replicas, message):
         build_strategy(name, replicas)
 
 
+WORKERS, FIRST = {"worker": ["a:1"]}, {"type": "worker", "index": 0}
+
+
 @pytest.mark.parametrize(
     "config",
-    [None, "{", {"cluster": {}}, {"cluster": {"worker": ["a:1"]}, "task": {"type": "ps"}}],
+    [
+        None,
+        "{",
+        {"cluster": {}},
+        {"cluster": WORKERS, "task": {"type": "ps"}},
+        {"cluster": WORKERS, "task": FIRST | {"index": 1}},
+        {"cluster": WORKERS | {"chief": ["b:1"]}, "task": FIRST},
+    ],
 )
 def test_workers_without_a_cluster_are_refused(monkeypatch, config):
     text = config if config is None or isinstance(config, str) else json.dumps(config)
@@ -124,6 +137,36 @@ def test_workers_without_a_cluster_are_refused(monkeypatch, config):
         monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="`TF_CONFIG` must be set for a multi_worker strategy"):
         build_strategy("multi_worker")
+
+
+def options_of(*flags):
+    return loop_options(cli._parse(["bignas", "train", "--recipe=digits", "--workdir=x", *flags]))
+
+
+def test_flags_choose_the_layout_and_how_children_that_vary_run(monkeypatch):
+    monkeypatch.setattr(layout_module, "build_strategy", lambda *asked: asked)
+    plain = {"strategy": ("one_device", None), "synchronized": True}
+    assert options_of() == plain
+    flags = ("--strategy=mirrored", "--replicas=2", "--no_sync_bn", "--varying=masked")
+    asked = {"strategy": ("mirrored", 2), "synchronized": False, "varying": "masked"}
+    assert options_of(*flags) == asked
+    assert options_of("--steps_per_call=3", "--jit_compile") == plain | {
+        "steps_per_call": 3,
+        "jit_compile": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--backend=jax", "--strategy=mirrored"], "`strategy` must be left out without .*=tensor"),
+        (["--backend=jax", "--no_sync_bn"], "`no_sync_bn` must be left out without .*=tensorflow"),
+        (["--remat"], "`remat` must be left out without --backend=jax"),
+    ],
+)
+def test_flags_of_the_other_backends_loop_are_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        options_of(*flags)
 
 
 @pytest.mark.parametrize(
