@@ -2,8 +2,8 @@
 
 Writes checkpoints/, log.jsonl, tensorboard/ (under TensorFlow) and run.json to the run's
 folder. Ctrl-C and SIGTERM save and stop; the same command goes on from there, on either backend.
-Checkpoints are the last three (--set=checkpoints_kept=N) and the best by held-out accuracy, the
-mean of the biggest and the smallest child.
+Checkpoints are the last three (--set=checkpoints_kept=N) and, where the recipe evaluates
+(evaluate_every), the best by held-out accuracy, the mean of the biggest and the smallest child.
 
 Examples:
   bignas train --recipe=photos --data=folder:photos --workdir=runs/mine --dry_run
@@ -37,7 +37,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--dry_run",
         action="store_true",
-        help="check data, space, memory and disk, estimate the time, write nothing",
+        help="check data, space, memory and disk, estimate the time, write nothing into the folder",
     )
     parser.add_argument("--init_from", help="checkpoint or run folder to start the weights from")
     parser.add_argument(
@@ -56,7 +56,8 @@ def add_loop_options(parser: Any) -> None:
     parser.add_argument(
         "--steps_per_call",
         type=int,
-        help="steps between two visits to the host; default 1, with jax on an accelerator 32",
+        help="steps between two visits to the host; default 1, with jax on an accelerator 32; "
+        "tensorflow: on one replica",
     )
     parser.add_argument(
         "--remat",
@@ -84,7 +85,8 @@ def add_loop_options(parser: Any) -> None:
     parser.add_argument(
         "--jit_compile",
         action="store_true",
-        help="tensorflow: XLA compiles the step; needs --varying=masked, slow on a CPU",
+        help="tensorflow: XLA compiles the step on one replica; needs --varying=masked, slow on a "
+        "CPU",
     )
 
 
