@@ -64,7 +64,7 @@ class AugmentationPolicy:
             3:4 to 4:3, leaves of an image (0: none); 0.08 is the published one. It is cut from
             the image as it is stored and resized (bicubic, antialiased). Not with `shift`.
         operations: 'none', 'autoaugment' (the ImageNet policy of its paper), 'autoaugment_v0'
-            (EfficientNet's sub-policies, with the ranges of that paper) or 'randaugment'.
+            (that of EfficientNet's code, with the ranges of that code) or 'randaugment'.
         layers: int, at least 1, operations that an image gets from RandAugment.
         magnitude: float in [0, 10], of RandAugment's operations.
 

@@ -3,18 +3,21 @@
 Magnitudes are the published ranges: shears of up to 0.3, translations of 150 of 331 pixels,
 rotations of 30 degrees, each with a random sign; 4 to 8 bits for posterize, thresholds of 0 to 256
 for solarize, factors of 0.1 to 1.9 for color, contrast, brightness and sharpness. A level of 0 is
-the weakest of posterize and solarize (8 bits, 256), and a factor of 0.1. `solarize_add`, which is
-not in the paper, adds up to 110. `autoaugment_v0` takes its sub-policies from EfficientNet's code
-and these ranges from the paper: in that code some operations have other ranges, so an image is not
-changed there by the same amounts.
+the weakest of posterize and solarize (8 bits, 256), and a factor of 0.1. `autoaugment_v0` is the
+policy of EfficientNet's code, with the ranges of that code (`efficientnet_value`), where posterize
+and solarize are the stronger the lower their level, and translations are pixels of whatever size.
 
 Reference:
     Cubuk et al., "AutoAugment: Learning Augmentation Policies from Data", CVPR 2019,
     arXiv 1805.09501: ranges in table 6, policy found on ImageNet in table 9 of the appendix;
-    Cubuk et al., "RandAugment", CVPR workshops 2020, arXiv 1909.13719.
+    Cubuk et al., "RandAugment", CVPR workshops 2020, arXiv 1909.13719;
+    github.com/tensorflow/tpu, models/official/efficientnet/autoaugment.py: `policy_v0` and
+    `level_to_arg`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,6 +35,7 @@ _SIGNED = {
     "translate_y": 150 / 331,
     "rotate": 30.0,
 }
+_PIXELS = 250  # of EfficientNet's translations
 _FACTORS = ("color", "contrast", "brightness", "sharpness")
 
 # Each line is a sub-policy: operation, probability, level, twice.
@@ -64,7 +68,6 @@ color 0.6 4  contrast 1.0 8
 equalize 0.8 8  equalize 0.6 3
 """
 # The sub-policies that EfficientNet was published with, "v0" in its code; levels are 0 to 10.
-# Its ranges are not those of that code, but the paper's as of all kinds here.
 _V0 = """
 equalize 0.8 1  shear_y 0.8 4
 color 0.4 9  equalize 0.6 3
@@ -81,7 +84,7 @@ color 0.4 7  equalize 0.6 0
 posterize 0.4 6  auto_contrast 0.4 7
 solarize 0.6 8  color 0.6 9
 solarize 0.2 4  rotate 0.8 9
-rotate 1.0 7  translate_y 0.8 9
+rotate 1.0 7  translate_y_pixels 0.8 9
 shear_x 0.0 0  solarize 0.8 4
 shear_y 0.8 0  color 0.6 4
 color 1.0 0  rotate 0.6 2
@@ -92,7 +95,6 @@ posterize 0.8 2  solarize 0.6 10
 solarize 0.6 8  equalize 0.6 1
 color 0.8 6  rotate 0.4 5
 """
-_TABLES = {"autoaugment": (_PAPER, 9), "autoaugment_v0": (_V0, 10)}
 _RANDAUGMENT = (
     IDENTITY, "auto_contrast", "equalize", "rotate", "solarize", "color", "posterize", "contrast",
     "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y",
@@ -100,7 +102,7 @@ _RANDAUGMENT = (
 
 
 def operation_value(name: str, strength: float, negative: bool = False) -> float:
-    """Returns the number that `operate` takes.
+    """Returns the number that `operate` takes, in the paper's ranges.
 
     Args:
         name: of `OPERATIONS`.
@@ -113,9 +115,42 @@ def operation_value(name: str, strength: float, negative: bool = False) -> float
         return 0.1 + 1.8 * strength
     if name == "posterize":
         return 8.0 - round(4 * strength)
+    return 256.0 - round(256 * strength) if name == "solarize" else 0.0
+
+
+def efficientnet_value(name: str, strength: float, negative: bool = False) -> float:
+    """Returns the number that `operate` takes, in the ranges of EfficientNet's code.
+
+    They are the paper's but for four operations, whole numbers being rounded down: 0 to 4 bits stay
+    for posterize, the threshold of solarize is 0 to 256, `solarize_add` adds up to 110, and
+    translations are of up to 250 pixels, as that code sets it for AutoAugment (100 are its
+    RandAugment's).
+
+    A level at which no bit is left keeps one: that code then shifts bytes by 8, which TensorFlow
+    does by 7 on a CPU. At 256 solarize changes nothing here; there it depends on what the version
+    of TensorFlow makes of 256 as a byte.
+
+    Args:
+        name: of `OPERATIONS`.
+        strength: float in [0, 1], level over the greatest level.
+        negative: the sign, of operations that have one.
+    """
+    if name == "posterize":
+        return float(max(1, int(4 * strength)))
     if name == "solarize":
-        return 256.0 - round(256 * strength)
-    return 110.0 * strength if name == "solarize_add" else 0.0
+        return float(int(256 * strength))
+    if name == "solarize_add":
+        return float(int(110 * strength))
+    if name == "translate_y_pixels":
+        return (-1 if negative else 1) * _PIXELS * strength
+    return operation_value(name, strength, negative)
+
+
+# Sub-policies, the greatest level, and what a level means.
+_TABLES = {
+    "autoaugment": (_PAPER, 9, operation_value),
+    "autoaugment_v0": (_V0, 10, efficientnet_value),
+}
 
 
 def draw_operations(
@@ -139,13 +174,13 @@ def draw_operations(
         numbers = unit(raw(Stream.OPERATIONS, 2 * layers * n, seed=seed, epoch=epoch))
         which, sign = np.moveaxis(numbers.reshape(n, layers, 2), -1, 0)
         strength = magnitude / RANDAUGMENT_LEVELS
-        names, values = _values(_RANDAUGMENT, [strength] * len(_RANDAUGMENT))
+        names, values = _values(_RANDAUGMENT, [strength] * len(_RANDAUGMENT), operation_value)
         chosen = (which * len(_RANDAUGMENT)).astype(np.int64)
         return _drawn(names[chosen], values[chosen], sign, True)
-    table, levels = _TABLES[kind]
+    table, levels, value_of = _TABLES[kind]
     cells = [line.split() for line in table.split("\n") if line]
     flat = [cell[i : i + 3] for cell in cells for i in (0, 3)]
-    names, values = _values([c[0] for c in flat], [int(c[2]) / levels for c in flat])
+    names, values = _values([c[0] for c in flat], [int(c[2]) / levels for c in flat], value_of)
     probabilities = np.array([float(c[1]) for c in flat]).reshape(-1, 2)
     numbers = unit(raw(Stream.OPERATIONS, 5 * n, seed=seed, epoch=epoch)).reshape(n, 5)
     row = (numbers[:, 0] * len(cells)).astype(np.int64)
@@ -154,10 +189,12 @@ def draw_operations(
     return _drawn(names[row], values[row], numbers[:, 3:], applied)
 
 
-def _values(names: list[str] | tuple[str, ...], strengths: list[float]) -> tuple:
+def _values(
+    names: list[str] | tuple[str, ...], strengths: list[float], value_of: Callable[..., float]
+) -> tuple:
     """Positions of operations, int8 `(k,)`, and their numbers with either sign, `(k, 2)`."""
     values = [
-        [operation_value(name, strength, negative) for negative in (False, True)]
+        [value_of(name, strength, negative) for negative in (False, True)]
         for name, strength in zip(names, strengths, strict=True)
     ]
     return np.array([OPERATIONS.index(name) for name in names], np.int8), np.array(values)

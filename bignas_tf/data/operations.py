@@ -64,6 +64,7 @@ _FUNCTIONS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
     "translate_y": lambda image, share, fill: _affine(
         image, (1, 0, 0, 0, 1, share * image.height), fill
     ),
+    "translate_y_pixels": lambda image, pixels, fill: _affine(image, (1, 0, 0, 0, 1, pixels), fill),
 }
 OPERATIONS = tuple(_FUNCTIONS)
 
@@ -80,7 +81,7 @@ def operate(image: Image.Image, operation: int, value: float, fill: int = 0) -> 
             which 1 changes nothing and 0 leaves grey, the mean grey, black and a smoothed image;
             pixels that a row (column) is shifted against the one before for 'shear_x'
             ('shear_y'); the share of the width (height) that 'translate_x' ('translate_y')
-            shifts towards 0. Unused by the others.
+            shifts towards 0, and the pixels of 'translate_y_pixels'. Unused by the others.
         fill: int in 0..255, grey of pixels from outside the image.
 
     Returns:

@@ -16,9 +16,9 @@ paper (Yu et al., ECCV 2020), [R] public reproductions, [?] known from neither, 
   --set='optimizer={"kind": "sgd", "momentum": 0.9, "nesterov": true}'
 - regularization: dropout 0.2, of the space, and L2 1e-5 in the biggest child's loss alone [P];
   label smoothing 0.1 of its labels [R].
-- augmentation: AutoAugment [R], here the sub-policies that EfficientNet's code calls v0 with the
-  ranges of AutoAugment's paper, which are not all that code's, grey 128 from outside [?];
-  Inception's crop of at least 8 % and flip [?].
+- augmentation: AutoAugment [R], here what EfficientNet's code calls v0, with the ranges of that
+  code and its grey 128 from outside [?]; one of its translations is of 225 pixels, whatever the
+  image size. Inception's crop of at least 8 % and flip [?].
 - images: crops are resized to 320 pixels, the biggest resolution, and from there to that of each
   child [?]; selection and tests see the centre square [?].
 - batch norm: statistics of a child re-estimated [P] over 2,048 training images [?].

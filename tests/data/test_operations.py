@@ -1,5 +1,7 @@
 """Every operation against its formula in NumPy, which shares no code with Pillow."""
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -143,6 +145,7 @@ def test_geometry_takes_the_nearest_pixel_and_fills_the_rest(pixels, sign):
         ("shear_y", slope): lambda x, y: (x, y + slope * x),
         ("translate_x", share): lambda x, y: (x + share * width, y),
         ("translate_y", share): lambda x, y: (x, y + share * height),
+        ("translate_y_pixels", 5.0 * sign): lambda x, y: (x, y + 5 * sign),
         # A positive angle turns the image counterclockwise, rows counting downwards.
         ("rotate", degrees): lambda x, y: (
             (x - middle_x) * cos - (y - middle_y) * sin + middle_x,
@@ -161,7 +164,6 @@ def test_levels_span_the_published_ranges():
     ranges = {
         "shear_x": (0, 0.3), "translate_y": (0, 150 / 331), "rotate": (0, 30), "color": (0.1, 1.9),
         "sharpness": (0.1, 1.9), "posterize": (8, 4), "solarize": (256, 0),
-        "solarize_add": (0, 110),
     }  # fmt: skip
     for name, (low, high) in ranges.items():
         assert operation_value(name, 0) == pytest.approx(low)
@@ -206,12 +208,39 @@ def test_autoaugment_draws_operations_as_often_as_its_table_says(kind, name, fir
 
 def test_the_operations_of_a_sub_policy_come_together():
     draws = drawn("autoaugment_v0")
-    translated = draws["operations"][:, 1] == OPERATIONS.index("translate_y")
+    translated = draws["operations"][:, 1] == OPERATIONS.index("translate_y_pixels")
     # That line rotates first, with probability 1, by 7 tenths of 30 degrees.
     assert (draws["operations"][translated, 0] == OPERATIONS.index("rotate")).all()
     assert np.unique(draws["values"][translated, 0]) == pytest.approx([-21, 21])
     assert (draws["values"][translated, 0] > 0).mean() == pytest.approx(0.5, abs=0.03)
-    assert np.unique(abs(draws["values"][translated, 1])) == pytest.approx([0.9 * 150 / 331])
+    assert np.unique(draws["values"][translated, 1]) == pytest.approx([-225, 225])
+
+
+def test_efficientnets_policy_has_the_ranges_of_its_code():
+    expected = {
+        # Levels 6 and 2 leave int(2.4) bits and int(0.8), which no image has.
+        "posterize": {2, 1},
+        # Levels 2, 3, 4, 8 and 10: the low ones invert most, the last nothing.
+        "solarize": {51, 76, 102, 204, 256},
+        "solarize_add": {33, 77},
+        "translate_y_pixels": {-225, 225},
+        "rotate": {0, -6, 6, -15, 15, -21, 21, -24, 24, -27, 27},
+        "shear_x": {-0.27, 0.27},
+        "shear_y": {0, -0.09, 0.09, -0.12, 0.12, -0.21, 0.21},
+        "color": {0.1, 0.28, 0.82, 1.18, 1.36, 1.72},
+    }
+    draws = drawn("autoaugment_v0")
+    found = defaultdict(set)
+    for operation, value in set(zip(draws["operations"].flat, draws["values"].flat, strict=True)):
+        found[OPERATIONS[operation]].add(round(float(value), 4) + 0.0)  # -0 is 0
+    without = {"identity", "auto_contrast", "equalize", "invert"}
+    assert found == expected | dict.fromkeys(without, {0})
+
+
+def test_a_translation_beyond_the_image_leaves_the_fill_only():
+    assert (applied("translate_y_pixels", noise(224, 8, 3), -225) == FILL).all()
+    kept = applied("translate_y_pixels", pixels := noise(230, 8, 3), 225)
+    np.testing.assert_array_equal(kept[:5], pixels[225:])
 
 
 def test_what_is_not_drawn_has_no_value():
