@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bignas_tf.data.errors import BrokenImageError, UnreadableImageError
 from bignas_tf.machine import usable_cores
@@ -38,7 +38,7 @@ def decode_image(
     file: IO[bytes] | None = None,
     view: View | None = None,
 ) -> np.ndarray:
-    """Decodes one image; of an animation, the first frame. EXIF orientation is not applied.
+    """Decodes one image, upright; of an animation, the first frame.
 
     JPEG files are always decoded at their full size: what libjpeg offers as a faster reduced
     decoding (Pillow's `draft`) is not the image that was resized, and no crop of it.
@@ -65,12 +65,27 @@ def decode_image(
         file = io.BytesIO(contents)
     try:
         with Image.open(file) as image:
-            image.load()
+            turn_upright(image)
             return fit(image, image_size, channels, view)
     except MemoryError as error:
         raise MemoryError(f"Not enough memory to decode image '{path}'") from error
     except Exception as error:  # Pillow's plugins raise a dozen unrelated classes on bad bytes
         raise BrokenImageError(path, _reason(error)) from error
+
+
+def turn_upright(image: Image.Image) -> None:
+    """Turns or mirrors an image in place, as its EXIF orientation says that it is to be seen.
+
+    Args:
+        image: as it was opened; without that tag, or with EXIF that is broken, it stays as it is.
+    """
+    image.load()
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # of the EXIF, which many a camera and editor writes wrong
+        return
 
 
 def persistently(read: Callable[[], bytes], name: str) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from bignas_tf.data.images import turn_upright
+
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 _MODES = {1: "L", 3: "RGB"}
 
@@ -28,8 +30,8 @@ def real_images(
         count: int, how many at most.
         input_range: the values of black and white.
         folder: folder of images, taken in the order of their names, subfolders
-            included. Without one: handwritten digits for 1 channel, crops of two
-            photographs for 3.
+            included, each upright as its EXIF says. Without one: handwritten
+            digits for 1 channel, crops of two photographs for 3.
 
     Returns:
         `(images, height, width, channels)`, float32, at least one image.
@@ -74,6 +76,7 @@ def _folder(folder: Path, count: int) -> Iterable[Image.Image]:
     for index in chosen:
         try:
             with Image.open(paths[index]) as image:
+                turn_upright(image)
                 yield image.convert("RGB")
         except (UnidentifiedImageError, OSError) as error:
             raise ValueError(f"not an image that can be read. Received: {paths[index]}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from bignas_tf.data import Split
 from bignas_tf.data import images as images_module
@@ -106,6 +106,74 @@ def test_an_animation_gives_its_first_frame():
     first, second = Image.new("L", (8, 8), 10), Image.new("L", (8, 8), 200)
     image = decode(first, 8, 1, "GIF", save_all=True, append_images=[second])
     assert (image == 10).all()
+
+
+def oriented(value, **tags):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = value
+    for name, other in tags.items():
+        exif[ExifTags.Base[name]] = other
+    return exif
+
+
+# Where the standard says that the first row and the first column are to be seen.
+UPRIGHT = {
+    1: lambda pixels: pixels,  # top, left
+    2: lambda pixels: pixels[:, ::-1],  # top, right
+    3: lambda pixels: pixels[::-1, ::-1],  # bottom, right
+    4: lambda pixels: pixels[::-1],  # bottom, left
+    5: lambda pixels: pixels.swapaxes(0, 1),  # left, top
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],  # right, top
+    7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],  # right, bottom
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],  # left, bottom
+    9: lambda pixels: pixels,  # no orientation
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_an_image_is_turned_as_its_exif_says(kind, orientation):
+    pixels = noise(9, 9, 3)
+    image = decode(Image.fromarray(pixels), 9, 3, kind, exif=oriented(orientation))
+    np.testing.assert_array_equal(image, UPRIGHT[orientation](pixels))
+
+
+def test_a_phones_lying_photograph_is_cropped_upright():
+    lying = Image.fromarray(noise(8, 8, 3)).resize((60, 40), Image.Resampling.BICUBIC)
+    plain = np.asarray(Image.open(stored(lying, "JPEG")))
+    sizes = []
+
+    class TopLeft:
+        def box(self, width, height):
+            sizes.append((width, height))
+            return 0, 0, 20, 20
+
+        def edit(self, image):
+            return image
+
+    file = stored(lying, "JPEG", exif=oriented(6))
+    top = decode_image("x", 20, 3, file=file, view=TopLeft())
+    assert sizes == [(40, 60)]
+    # Its top left is the bottom left of what is stored, turned clockwise.
+    np.testing.assert_array_equal(top, np.rot90(plain[20:, :20], -1))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nothing", b"Exif\0\0", b"\0"])
+def test_broken_exif_leaves_an_image_as_it_is_stored(exif):
+    pixels = noise(9, 9, 3)
+    image = decode(Image.fromarray(pixels), 9, 3, exif=exif)
+    np.testing.assert_array_equal(image, pixels)
+
+
+def test_broken_exif_beside_the_orientation_does_not_matter():
+    # -1 over 0, a signed rational, which Pillow reads but cannot write back.
+    exif = oriented(6, XResolution=7.0).tobytes()
+    broken = exif.replace(b"\x01\x1a\0\x05", b"\x01\x1a\0\x0a")
+    broken = broken.replace(b"\0\0\0\x07\0\0\0\x01", b"\xff\xff\xff\xff\0\0\0\0")
+    assert len(broken) == len(exif) and broken != exif
+    pixels = noise(9, 9, 3)
+    image = decode(Image.fromarray(pixels), 9, 3, exif=broken)
+    np.testing.assert_array_equal(image, UPRIGHT[6](pixels))
 
 
 @pytest.mark.parametrize("shape", [(20, 40), (40, 20)])

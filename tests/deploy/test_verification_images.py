@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from bignas_tf.deploy.verification_images import real_images
 
@@ -23,6 +23,16 @@ def test_a_folder_is_sampled_evenly_and_grey_becomes_colour(tmp_path):
     (tmp_path / "notes.txt").write_text("not an image")
     images = real_images((8, 8, 3), count=3, input_range=(0, 255), folder=tmp_path)
     np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), [0, 120, 240], atol=1e-4)
+
+
+def test_photographs_of_a_folder_are_turned_upright(tmp_path):
+    lying = np.zeros((6, 4, 3), np.uint8)
+    lying[:, 0] = 255  # a camera's left side, which is up
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(lying).save(tmp_path / "photograph.png", exif=exif)
+    images = real_images((4, 6, 3), count=1, input_range=(0, 1), folder=tmp_path)
+    assert (images[0, 0] == 1).all() and (images[0, 1:] == 0).all()
 
 
 @pytest.mark.parametrize(
