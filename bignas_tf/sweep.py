@@ -182,6 +182,9 @@ def _run(
     except NonFiniteLossError as error:
         status = f"diverged at step {trainer.step} ({error.child})"
         seconds = trainer.seconds()
+    except FloatingPointError:  # of weights, which are looked at when they are saved
+        status = f"diverged at step {trainer.step} (weights)"
+        seconds = trainer.seconds()
     if trainer.interrupted:
         return None
     step, data = trainer.step, trainer.data

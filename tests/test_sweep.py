@@ -30,6 +30,7 @@ from bignas_tf.search.results import read_selected
 from bignas_tf.sweep_results import summary
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
+from bignas_tf.training.tensorflow_loop import TensorflowLoop
 
 pytestmark = WARNINGS
 HUGE = {"schedule": {"kind": "cosine", "initial": 1e30}}
@@ -196,6 +197,22 @@ def test_a_diverged_run_is_recorded_and_others_may_be_added(tmp_path, monkeypatc
     assert f"bad of seed 0 {bad['status']}" in out.splitlines()
     done(tmp_path, ONE | {"variants": {"good": {}}, "seeds": [0]})
     assert len(rows(tmp_path)) == 5
+
+
+def test_a_run_whose_weights_diverge_after_a_finite_loss_does_not_end_the_sweep(
+    tmp_path, monkeypatch
+):
+    def breaks(loop, chunk, step):
+        if step == 1 and loop._seed == 0:  # the last of an epoch, which is saved
+            loop._variables[0].assign(loop._variables[0] * np.nan)
+        return [{"biggest": 1.0}]
+
+    monkeypatch.setattr(TensorflowLoop, "train", breaks)
+    monkeypatch.setattr(sweep, "_measure", lambda *_: [{"child": "biggest", "top1": 0.5}])
+    out = done(tmp_path, ONE | {"seeds": [0, 3]})
+    found = [(row["seed"], row["status"], row["top1"]) for row in rows(tmp_path)]
+    assert found == [("0", "diverged at step 2 (weights)", ""), ("3", "finished", "0.5")]
+    assert "one of seed 0 diverged at step 2 (weights)" in out.splitlines()
 
 
 def changed(**fields):
