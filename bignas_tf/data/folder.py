@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from bignas_tf.data.errors import BrokenImageError, DataError
-from bignas_tf.data.images import EMPTY, SUFFIXES
+from bignas_tf.data.images import EMPTY, SUFFIXES, is_image
 from bignas_tf.data.source import LoadOptions, Source, decoded, make_source
 from bignas_tf.data.split import Split
 
@@ -21,7 +23,8 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
     """Reads PATH/train/CLASS/* with PATH/test/CLASS/*, or splits PATH/CLASS/*.
 
     Instead of test/, val/ or validation/ may hold the test images; the first of the three that
-    exists is used. Hidden files and files without an image suffix are ignored.
+    exists is used. Hidden files are ignored; what else in a class folder has no image suffix is
+    left out with a warning that counts it.
 
     Args:
         name: the source's name.
@@ -32,22 +35,23 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
         DataError: if the folder does not hold a data set.
         BrokenImageError: if an image is empty or, where images are decoded to memory, broken.
     """
+    left_out: collections.Counter[str] = collections.Counter()
     root = Path(path).expanduser().absolute()  # files are read later, maybe from elsewhere
     if not path or not root.is_dir():
         raise DataError(f"`{name}` must name an existing folder. Received: '{path}'")
     if not (root / "train").is_dir():
-        classes, files = _scan(root, options)
+        classes, files = _scan(root, options, left_out)
         rest, chosen = options.split_off_test(np.array([label for _, label in files], np.int32))
         train, test = [files[i] for i in rest], [files[i] for i in chosen]
     else:
-        classes, train = _scan(root / "train", options)
+        classes, train = _scan(root / "train", options, left_out)
         tests = [root / folder for folder in TEST_FOLDERS if (root / folder).is_dir()]
         if not tests:
             raise DataError(
                 f"'{root}' must hold one of {list(TEST_FOLDERS)} beside train; to split train "
                 f"itself, name it: 'folder:{root / 'train'}'. Received: {sorted(os.listdir(root))}"
             )
-        test_classes, test = _scan(tests[0], options)
+        test_classes, test = _scan(tests[0], options, left_out)
         if test_classes != classes:
             only = (
                 sorted(set(classes) - set(test_classes)),
@@ -57,6 +61,13 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
                 f"train and {tests[0].name} of '{root}' must have the same classes. "
                 f"Received: only in train {only[0]}, only in {tests[0].name} {only[1]}"
             )
+    if left_out:
+        warnings.warn(
+            f"'{root}' has in its class folders what is left out, not being among "
+            f"{list(SUFFIXES)}: {_listed(left_out)}",
+            UserWarning,
+            stacklevel=3,
+        )
     in_memory = options.in_memory(len(train) + len(test))
     return make_source(
         name,
@@ -68,7 +79,9 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
     )
 
 
-def _scan(root: Path, options: LoadOptions) -> tuple[list[str], Files]:
+def _scan(
+    root: Path, options: LoadOptions, left_out: collections.Counter[str]
+) -> tuple[list[str], Files]:
     with os.scandir(root) as entries:
         classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if len(classes) < 2:
@@ -77,26 +90,38 @@ def _scan(root: Path, options: LoadOptions) -> tuple[list[str], Files]:
         )
     files: Files = []
     for label, class_name in enumerate(classes):
-        images = _images(root / class_name, refuse_empty=options.bad_images is None)
+        images, others = _images(root / class_name, refuse_empty=options.bad_images is None)
         if not images:
             raise DataError(
                 f"Class folder '{root / class_name}' must hold images {list(SUFFIXES)}. "
-                f"Received: none"
+                f"Received: {_listed(others) or 'none'}"
             )
+        left_out += others
         files += [(image, label) for image in images]
     return classes, files
 
 
-def _images(folder: Path, refuse_empty: bool) -> list[str]:
-    images = []
+def _images(folder: Path, refuse_empty: bool) -> tuple[list[str], collections.Counter[str]]:
+    """The images, and how many of which kind the other entries are."""
+    images: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
     with os.scandir(folder) as entries:
         for entry in entries:
-            is_image = entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-            if is_image and not entry.is_dir():
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                others["folders"] += 1
+            elif not is_image(entry.name):
+                others[Path(entry.name).suffix.lower() or "no suffix"] += 1
+            else:
                 if refuse_empty and entry.is_file() and entry.stat().st_size == 0:
                     raise BrokenImageError(entry.path, EMPTY)
                 images.append(entry.path)
-    return sorted(images)
+    return sorted(images), others
+
+
+def _listed(counts: collections.Counter[str]) -> str:
+    return ", ".join(f"{kind}: {count}" for kind, count in counts.most_common())
 
 
 def _split(files: Files, options: LoadOptions, in_memory: bool, title: str) -> Split:

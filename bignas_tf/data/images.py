@@ -16,9 +16,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from bignas_tf.data.errors import BrokenImageError, UnreadableImageError
 from bignas_tf.machine import usable_cores
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+_PICTURES = (
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+# Some of them are read by newer versions of Pillow only.
+SUFFIXES = tuple(suffix for suffix in _PICTURES if suffix in Image.registered_extensions())
 EMPTY = "the file is empty"
 PAUSES = (0.1, 1.0, 5.0)  # seconds before an image is read again
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is one of the images of its folder: by its suffix, in any case, not hidden."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 class View(Protocol):

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from bignas_tf.data.images import turn_upright
+from bignas_tf.data.images import SUFFIXES, is_image, turn_upright
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -68,9 +67,11 @@ def real_images(
 def _folder(folder: Path, count: int) -> Iterable[Image.Image]:
     if not folder.is_dir():
         raise ValueError(f"`images` must be a folder. Received: {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(path for path in folder.rglob("*") if is_image(path.name))
     if not paths:
-        raise ValueError(f"`images` must be a folder with images in it. Received: {folder}")
+        raise ValueError(
+            f"`images` must be a folder with images in it, {list(SUFFIXES)}. Received: {folder}"
+        )
     # Evenly through the folder: the first names are often all of one class.
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     for index in chosen:

@@ -96,15 +96,30 @@ def test_a_fingerprint_follows_the_data_not_the_place(two_trees, tmp_path):
     assert fingerprint(moved) != before
 
 
-def test_hidden_files_and_files_of_other_kinds_are_ignored(two_trees):
-    for name in (".DS_Store", "._0.png", "notes.txt", "Thumbs.db", "LICENSE"):
+def test_hidden_files_and_files_beside_the_classes_are_ignored(two_trees):
+    for name in (".DS_Store", "._0.png"):
         (two_trees / "train" / "ant" / name).write_bytes(b"")
+    (two_trees / "train" / "ant" / ".cache").mkdir()
     (two_trees / "train" / ".cache").mkdir()
     (two_trees / "train" / "readme.md").write_bytes(b"")
     assert len(load_source(f"folder:{two_trees}", image_size=6).train) == 8
 
 
-@pytest.mark.parametrize("suffix", ["JPG", "jpeg", "PnG", "bmp", "gif", "WEBP"])
+def test_files_of_other_kinds_are_left_out_and_counted_by_suffix(two_trees):
+    for place in ("train/ant/1.heic", "train/bee/2.HEIC", "test/ant/3.heic", "test/ant/LICENSE"):
+        (two_trees / place).write_bytes(b"")
+    write(two_trees / "train" / "bee" / "more" / "0.png")
+    counts = r"left out.*'\.png'.*\]: \.heic: 3, folders: 1, no suffix: 1$"
+    with pytest.warns(UserWarning, match=counts) as said:
+        source = load_source(f"folder:{two_trees}", image_size=6)
+    assert [warning.filename for warning in said] == [__file__]
+    assert (len(source.train), len(source.test)) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    ["JPG", "jpeg", "jpe", "jfif", "PnG", "bmp", "gif", "WEBP", "tif", "TIFF", "ppm", "tga", "jp2"],
+)
 def test_image_suffixes_are_known_in_any_case(two_trees, suffix):
     write(two_trees / "train" / "ant" / f"more.{suffix}")
     assert len(load_source(f"folder:{two_trees}", image_size=6).train) == 9
@@ -127,8 +142,10 @@ def test_fewer_than_two_classes_are_refused(tmp_path):
 
 def test_a_class_folder_without_images_is_named(two_trees):
     (two_trees / "train" / "cat").mkdir()
+    with pytest.raises(DataError, match="'.*train/cat' must hold images .*Received: none$"):
+        load_source(f"folder:{two_trees}", image_size=6)
     (two_trees / "train" / "cat" / "cat.txt").write_text("meow")
-    with pytest.raises(DataError, match="'.*train/cat' must hold images"):
+    with pytest.raises(DataError, match=r"'.*train/cat' must hold images .*Received: \.txt: 1$"):
         load_source(f"folder:{two_trees}", image_size=6)
 
 

@@ -20,7 +20,8 @@ def test_images_are_in_the_input_range_and_differ(channels):
 def test_a_folder_is_sampled_evenly_and_grey_becomes_colour(tmp_path):
     for index in range(9):
         Image.new("L", (5, 7), index * 30).save(tmp_path / f"{index}.png")
-    (tmp_path / "notes.txt").write_text("not an image")
+    for other in ("notes.txt", "._0.png"):
+        (tmp_path / other).write_text("not an image")
     images = real_images((8, 8, 3), count=3, input_range=(0, 255), folder=tmp_path)
     np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), [0, 120, 240], atol=1e-4)
 
