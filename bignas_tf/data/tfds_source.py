@@ -59,7 +59,8 @@ def load_tfds(name: str, options: LoadOptions) -> Source:
     Options are `train` and `test`, splits such as train[:90%] (without `test`: test, then
     validation, whichever has labels, else a part of `train`), `data_dir`, and `file_format`, the
     format to prepare it in. One with random access, array_record, is needed where the images do
-    not fit into memory; their labels are then read once and kept beside them.
+    not fit into memory; their labels are then read once and kept beside them. What is prepared in
+    another format already needs a `data_dir` of its own for it.
 
     Args:
         name: the source's name.
@@ -76,6 +77,8 @@ def load_tfds(name: str, options: LoadOptions) -> Source:
         builder = tfds.builder(dataset, **arguments)
     except (ValueError, tfds.core.registered.DatasetNotFoundError) as error:
         reason = str(error).splitlines()[0]
+        if "file_format" in given:
+            reason += "; a `data_dir` holds it in one format only."
         raise DataError(
             f"`{name}` must name a TFDS data set: {reason} Received: {dataset!r}"
         ) from error
@@ -169,10 +172,11 @@ class _Reader:
             fits = held <= limit if self.options.encoded else self.options.in_memory(len(labels))
             if not fits:
                 raise DataError(
-                    f"`memory_limit_mb` must hold all of '{self.title}', of which '{split}' alone "
-                    "is larger, unless it is prepared for random access: "
-                    f"'{self.title},file_format=array_record'. "
-                    f"Received: {self.options.memory_limit_mb}"
+                    f"`{self.title}` must fit into {self.options.memory_limit_mb:g} MiB (in Python "
+                    "the argument `memory_limit_mb`), or be prepared once more, for random access: "
+                    f"'{self.title},file_format=array_record,data_dir=NEW_FOLDER', or a part of it "
+                    f"be taken: '{self.title},train=train[:10%]'. Received: '{split}', which alone "
+                    "is larger"
                 )
         return contents.__getitem__, np.array(labels, np.int32)
 

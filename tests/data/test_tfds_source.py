@@ -1,4 +1,5 @@
 import io
+import re
 import shutil
 import sys
 
@@ -114,9 +115,25 @@ def test_a_broken_tfds_image_is_named_by_split_and_position(builder):
         load_source("tfds:small", image_size=6)
 
 
-def test_a_data_set_larger_than_the_memory_limit_is_refused(builder):
-    with pytest.raises(DataError, match="`memory_limit_mb`.*'train' alone.*Received: 0.001"):
+def test_a_data_set_larger_than_the_memory_limit_is_refused_with_what_can_be_done(
+    builder, tmp_path
+):
+    with pytest.raises(DataError, match="0.001 MiB .*Received: 'train', which alone") as refused:
         load_source("tfds:small", image_size=6, memory_limit_mb=0.001)
+    advised = re.findall("'(tfds:small,[^']*)'", str(refused.value))
+    assert [name.split(",")[1] for name in advised] == [
+        "file_format=array_record",
+        "train=train[:10%]",
+    ]
+    for name in advised:
+        name = name.replace("NEW_FOLDER", str(tmp_path / "new"))
+        assert len(load_source(name, image_size=6, memory_limit_mb=0.001).train)
+
+
+def test_another_format_in_the_same_folder_is_refused(builder):
+    load_source("tfds:small", image_size=6)
+    with pytest.raises(DataError, match="already set to.*`data_dir` holds it in one format only"):
+        load_source("tfds:small,file_format=array_record", image_size=6)
 
 
 def test_splits_and_the_folder_are_part_of_the_name(builder, tmp_path):
@@ -166,7 +183,7 @@ def test_images_that_shall_stay_encoded_are_kept_so_in_memory(builder):
     source = load_source("tfds:small", image_size=6, encoded=True)
     assert source.train.images is None
     assert read(source.train) == expected("train")
-    with pytest.raises(DataError, match="`memory_limit_mb`.*'tfds:small,file_format=array_record'"):
+    with pytest.raises(DataError, match="0.001 MiB .*'tfds:small,file_format=array_record,"):
         load_source("tfds:small", image_size=6, encoded=True, memory_limit_mb=0.001)
 
 
