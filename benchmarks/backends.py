@@ -4,7 +4,7 @@ r"""The zoo's models under each of Keras's backends: how far their outputs are f
     python benchmarks/backends.py --json=backends.json
 
 Every model is built under every backend, each in a process of its own, with the same weights:
-those of the package, or random ones at which signals do not vanish. A difference is that of the
+those of the package, or random ones with batch statistics. A difference is that of the
 logits of random images, as a fraction of the largest logit. Ends with status 1 if one exceeds
 the tolerance.
 """
@@ -26,24 +26,27 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list("backends", ["jax", "torch"], "Backends of Keras to compare with TensorFlow.")
 flags.DEFINE_list("models", [], "Names of presets; all of them by default.")
 flags.DEFINE_integer("images", 2, "Images of each model's own size.", lower_bound=1)
-flags.DEFINE_float("tolerance", 1e-5, "Largest difference, as a fraction of the largest logit.")
+flags.DEFINE_float("tolerance", 5e-5, "Largest difference, as a fraction of the largest logit.")
 flags.DEFINE_string("json", None, "File for the result.")
 flags.DEFINE_string("folder", None, "Of a process for one backend: where it finds the weights.")
 
 REFERENCE = "tensorflow"
 
 
-def randomize(model: Any, rng: np.random.Generator) -> None:
-    """Gives every batch norm other numbers than a new layer's, the last of a block not zero."""
+def randomize(model: Any, images: np.ndarray, rng: np.random.Generator) -> None:
+    """Gives every batch norm other numbers than a new layer's, its statistics those of `images`.
+
+    With random statistics the signals of deep networks grow so much that float32 and float64
+    differ by a thousandth in one and the same backend.
+    """
     import keras
 
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            shape = layer.gamma.shape
-            layer.gamma.assign(rng.uniform(0.5, 1.5, shape))
-            layer.beta.assign(rng.normal(0, 0.1, shape))
-            layer.moving_mean.assign(rng.normal(0, 0.1, shape))
-            layer.moving_variance.assign(rng.uniform(0.5, 1.5, shape))
+            layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
+            layer.beta.assign(rng.normal(0, 0.1, layer.beta.shape))
+            layer.momentum = 0.0
+    model(images, training=True)
 
 
 def run_models(folder: Path, names: list[str]) -> None:
@@ -58,16 +61,15 @@ def run_models(folder: Path, names: list[str]) -> None:
         keras.initializers.VarianceScaling.__call__ = lambda _, shape, dtype: np.zeros(shape, dtype)
     for name in names:
         path = folder / f"{name}.weights.h5"
-        if backend == REFERENCE:
-            weights = next(iter(zoo.get_preset(name)["weights"] or ()), None)
-            model, _ = zoo.get_model(name, weights=weights, classifier_activation=None)
-            if weights is None:
-                randomize(model, np.random.default_rng(0))
-            model.save_weights(path)
-        else:
-            model, _ = zoo.get_model(name, weights=path, classifier_activation=None)
+        own = next(iter(zoo.get_preset(name)["weights"] or ()), None)
+        weights = own if backend == REFERENCE else path
+        model, _ = zoo.get_model(name, weights=weights, classifier_activation=None)
         shape = (FLAGS.images, *model.input_shape[1:])
         images = np.random.default_rng(1).uniform(0, 255, shape).astype("float32")
+        if backend == REFERENCE:
+            if own is None:
+                randomize(model, images, np.random.default_rng(0))
+            model.save_weights(path)
         np.save(folder / f"{name}.{backend}.npy", model.predict_on_batch(images))
         keras.backend.clear_session()
 
@@ -93,7 +95,8 @@ def differences(folder: Path, names: list[str], backend: str) -> dict[str, float
 
 def main(argv: list[str]) -> None:
     """Compares, or is one of the processes that are compared."""
-    del argv
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
     if FLAGS.folder:
         run_models(Path(FLAGS.folder), FLAGS.models)
         return
