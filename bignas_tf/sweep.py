@@ -23,9 +23,10 @@ from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.search.run_search import search_run
 from bignas_tf.sweep_plan import PlannedRun, SweepPlan, check_plan
 from bignas_tf.sweep_results import FINISHED, RESULTS, Results, Row, RunFile
+from bignas_tf.training.loop import NonFiniteLossError
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.state import load_trained
-from bignas_tf.training.trainer import NonFiniteLossError, Trainer
+from bignas_tf.training.trainer import Trainer
 
 ENDS = ("biggest", "smallest")
 MEASURED = ("select", "children")  # what a run's weights do not depend on

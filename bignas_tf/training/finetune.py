@@ -20,9 +20,10 @@ from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.finetune_settings import FinetuneSettings
 from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.logs import JsonlLog, run_record, write_json
+from bignas_tf.training.loop import NonFiniteLossError
 from bignas_tf.training.losses import label_cross_entropy, mixed_targets
 from bignas_tf.training.schedules import build_schedule
-from bignas_tf.training.trainer import LOG_EVERY, NonFiniteLossError
+from bignas_tf.training.trainer import LOG_EVERY
 
 
 class Finetuner:

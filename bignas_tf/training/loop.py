@@ -15,6 +15,7 @@ from bignas_tf.data import Split
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.ops import Dropout
+from bignas_tf.spaces import Genotype
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.rule import Rule
 
@@ -23,6 +24,26 @@ def require_shared_batch(batch_size: int, devices: int) -> None:
     """Requires a batch that can be divided among so many devices."""
     wanted = f"a multiple of the number of devices, {devices}"
     require(batch_size % devices == 0, "batch_size", wanted, batch_size)
+
+
+class NonFiniteLossError(ArithmeticError):
+    """A loss became infinite or NaN.
+
+    Args:
+        child: name of its term.
+        value: of the loss.
+        step: int, updates made so far.
+        genotype: of the child, where it varies.
+    """
+
+    def __init__(self, child: str, value: float, step: int, genotype: Genotype | None = None):
+        which = f". The child: {genotype.as_dict()}" if genotype else ""
+        super().__init__(
+            f"The loss of the {child} child is {value} after step {step}; the last checkpoint "
+            "is kept. The same command goes on from it, most likely to the same end: start with a "
+            f"lower learning rate or a longer warm-up{which}"
+        )
+        self.child = child
 
 
 class WorkerLostError(RuntimeError):
@@ -179,3 +200,14 @@ class Loop(abc.ABC):
     @abc.abstractmethod
     def publish(self) -> None:
         """Makes sure that the variables of supernet and optimizer are those just trained."""
+
+
+def loop_class() -> type[Loop]:
+    """The loop of Keras's backend."""
+    if keras.backend.backend() == "jax":
+        from bignas_tf.training.jax_loop import JaxLoop
+
+        return JaxLoop
+    from bignas_tf.training.tensorflow_loop import TensorflowLoop
+
+    return TensorflowLoop

@@ -7,20 +7,19 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.files import only_writer
-from bignas_tf.spaces import Genotype, Space
+from bignas_tf.spaces import Space
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.logs import RunLogs, run_record, write_json
-from bignas_tf.training.loop import WorkerLostError
+from bignas_tf.training.loop import NonFiniteLossError, WorkerLostError, loop_class
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import POLICIES, Recipe
 from bignas_tf.training.rule import Rule, SandwichRule
@@ -32,26 +31,6 @@ from bignas_tf.training.state import averaged, initialize_from, teacher_from
 LOG_EVERY = 10
 ACCURACY = "accuracy/"  # and the name of the child, in logs
 TURN_SECONDS = 5  # between the workers that save in the place of a lost one
-
-
-class NonFiniteLossError(ArithmeticError):
-    """A loss became infinite or NaN.
-
-    Args:
-        child: name of its term.
-        value: of the loss.
-        step: int, updates made so far.
-        genotype: of the child, where it varies.
-    """
-
-    def __init__(self, child: str, value: float, step: int, genotype: Genotype | None = None):
-        which = f". The child: {genotype.as_dict()}" if genotype else ""
-        super().__init__(
-            f"The loss of the {child} child is {value} after step {step}; the last checkpoint "
-            "is kept. The same command goes on from it, most likely to the same end: start with a "
-            f"lower learning rate or a longer warm-up{which}"
-        )
-        self.child = child
 
 
 class Trainer:
@@ -82,8 +61,6 @@ class Trainer:
         loop_options: Mapping[str, Any] | None = None,
         make_rule: Callable[[Space], Rule] | None = None,
     ):
-        options = dict(loop_options or {})
-        strategy = options.get("strategy")
         self.recipe = recipe
         # Refused before images are read, which may take minutes.
         build_schedule(recipe.schedule, 1, recipe.epochs)
@@ -95,36 +72,13 @@ class Trainer:
             self.data.train, batch_size=recipe.batch_size, policy=recipe.policy(), seed=recipe.seed
         )
         self.total_steps = self.plan.steps_per_epoch * recipe.epochs
-        scope = strategy.scope() if strategy else contextlib.nullcontext()
-        with scope:  # variables are mirrored where they are made
-            self.supernet = Supernet(
-                self.space,
-                seed=recipe.seed,
-                zero_gamma=recipe.zero_gamma,
-                synchronized=options.pop("synchronized", True),
-                dtype=POLICIES[recipe.precision],
-            )
-            self.schedule = build_schedule(
-                recipe.schedule, self.plan.steps_per_epoch, recipe.epochs
-            )
-            self.optimizer = build_optimizer(recipe.optimizer, self.schedule, recipe.ema)
         teacher = (
             teacher_from(recipe.teacher, self.data.calibration, self.data.source.classes)
             if recipe.teacher
             else None
         )
         rule = make_rule(self.space) if make_rule else _sandwich(self.space, recipe, teacher)
-        self.loop = _loop_class()(
-            self.supernet,
-            rule,
-            self.optimizer,
-            batch_size=recipe.batch_size,
-            weight_decay=recipe.weight_decay,
-            clip_norm=recipe.clip_norm,
-            clip_value=recipe.clip_value,
-            seed=recipe.seed,
-            **options,
-        )
+        self._build(rule, dict(loop_options or {}))
         self.interrupted: int | None = None  # the signal that stopped it
         self._saved = time.monotonic()
         self.checkpoints = RunCheckpoints(
@@ -142,6 +96,34 @@ class Trainer:
         self._chief = self.loop.worker == 0
         if self._chief:
             self._record(command or sys.argv, rule)
+
+    def _build(self, rule: Rule, options: dict[str, Any]) -> None:
+        """Makes the network, its optimizer and the loop, whose workers do it together."""
+        recipe, strategy = self.recipe, options.get("strategy")
+        scope = strategy.scope() if strategy else contextlib.nullcontext()
+        with scope:  # variables are mirrored where they are made
+            self.supernet = Supernet(
+                self.space,
+                seed=recipe.seed,
+                zero_gamma=recipe.zero_gamma,
+                synchronized=options.pop("synchronized", True),
+                dtype=POLICIES[recipe.precision],
+            )
+            self.schedule = build_schedule(
+                recipe.schedule, self.plan.steps_per_epoch, recipe.epochs
+            )
+            self.optimizer = build_optimizer(recipe.optimizer, self.schedule, recipe.ema)
+            self.loop = loop_class()(
+                self.supernet,
+                rule,
+                self.optimizer,
+                batch_size=recipe.batch_size,
+                weight_decay=recipe.weight_decay,
+                clip_norm=recipe.clip_norm,
+                clip_value=recipe.clip_value,
+                seed=recipe.seed,
+                **options,
+            )
 
     def _record(self, command: list[str], rule: Rule) -> None:
         """Writes run.json; a resumed run keeps the record of how it was started."""
@@ -183,9 +165,7 @@ class Trainer:
             BrokenImageError: if an image cannot be read; a checkpoint is saved first.
         """
         last = min(self.total_steps, stop_after or self.total_steps)
-        self.loop.start()
-        self.loop.require_alike({"step": self.step, **self.checkpoints.checksums()})
-        chunks = self.loop.chunks(self.plan, self.step, last)
+        chunks = self._begin(last)
         steps_made = self.step, self.total_steps
         with (
             self._locked(),
@@ -227,11 +207,15 @@ class Trainer:
                 raise
             finally:
                 if sound:
-                    self._list_bad_images()
-                    if self._chief:
-                        self.save()
+                    self._keep()
         self.interrupted = interrupted.signal
         return self.step
+
+    def _begin(self, last: int) -> Iterator[Any]:
+        """What the loop trains on up to a step, once all workers are known to start alike."""
+        self.loop.start()
+        self.loop.require_alike({"step": self.step, **self.checkpoints.checksums()})
+        return self.loop.chunks(self.plan, self.step, last)
 
     def _locked(self) -> Any:
         if not self._chief:
@@ -245,19 +229,19 @@ class Trainer:
         self.loop.publish()
         self.checkpoints.save(self.step)
 
-    def _list_bad_images(self) -> None:
-        """Each worker lists those that it has met."""
+    def _keep(self) -> None:
+        """Each worker lists the bad images that it has met; the first one saves."""
         if line := list_bad_images(self.data.source, self.workdir, self.loop.worker):
             print(f"\n{line}", file=sys.stderr)
+        if self._chief:
+            self.save()
 
     def _save_in_time(self) -> None:
         every = self.plan.steps_per_epoch * self.recipe.checkpoint_every
         minutes = (time.monotonic() - self._saved) / 60
         late = self.recipe.checkpoint_minutes and minutes >= self.recipe.checkpoint_minutes
         if self.step % every == 0 or late:
-            self._list_bad_images()
-            if self._chief:
-                self.save()
+            self._keep()
             self._saved = time.monotonic()
 
     def _save_for_a_lost_worker(self) -> None:
@@ -324,17 +308,6 @@ class Trainer:
 def _sandwich(space: Space, recipe: Recipe, teacher: Any) -> SandwichRule:
     fields = ("random_children", "label_smoothing", "distillation", "regularize", "sandwich")
     return SandwichRule(space, **{f: getattr(recipe, f) for f in fields}, teacher=teacher)
-
-
-def _loop_class() -> Any:
-    """The loop of Keras's backend."""
-    if keras.backend.backend() == "jax":
-        from bignas_tf.training.jax_loop import JaxLoop
-
-        return JaxLoop
-    from bignas_tf.training.tensorflow_loop import TensorflowLoop
-
-    return TensorflowLoop
 
 
 def _writable_folder(workdir: str | Path) -> Path:

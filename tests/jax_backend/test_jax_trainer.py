@@ -15,7 +15,8 @@ from test_jax_loop import NOISE, assert_same_weights
 
 from bignas_tf.search.results import read_selected
 from bignas_tf.training.checkpoints import read_checkpoint
-from bignas_tf.training.trainer import NonFiniteLossError, Trainer
+from bignas_tf.training.loop import NonFiniteLossError
+from bignas_tf.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from bignas_tf.spec import NetworkSpec
 from bignas_tf.training.checkpoints import CheckpointError, read_checkpoint
 from bignas_tf.training.finetune import Finetuner
 from bignas_tf.training.finetune_settings import FinetuneSettings
-from bignas_tf.training.trainer import NonFiniteLossError
+from bignas_tf.training.loop import NonFiniteLossError
 
 # Of TFMOT, tf_keras and Keras's conversion of variables.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -23,10 +23,10 @@ import bignas_tf.training.run_data as run_data_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.supernet import Supernet
-from bignas_tf.training.loop import WorkerLostError
+from bignas_tf.training.loop import NonFiniteLossError, WorkerLostError
 from bignas_tf.training.rule import SandwichRule
 from bignas_tf.training.tensorflow_loop import TensorflowLoop
-from bignas_tf.training.trainer import NonFiniteLossError, Trainer
+from bignas_tf.training.trainer import Trainer
 
 # Eager steps would draw tf.data's own warning that it is not run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
