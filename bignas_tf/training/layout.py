@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ _TF_CONFIG = (
     'set for a multi_worker strategy, without a chief, such as {"cluster": {"worker": '
     '["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}, with another index '
     "on each worker"
+)
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
 )
 
 
@@ -138,7 +145,35 @@ class Layout:
             autograph=False,
         )
 
+    def why_lost(self, error: tf.errors.OpError) -> str | None:
+        """What the runtime says of another worker that is lost; None for any other error."""
+        message = error.message or type(error).__name__
+        lost = isinstance(error, _LOST) or "Collective ops is aborted" in message
+        if self.workers == 1 or not lost:
+            return None
+        return message.splitlines()[0].rpartition("}} ")[2].rstrip(":")  # without the operation
+
     def describe(self) -> dict[str, Any]:
         """As run.json says it."""
         name = type(self.strategy).__name__
         return {"strategy": name, "replicas": self.replicas, "workers": self.workers}
+
+
+@contextlib.contextmanager
+def building(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """The scope of a strategy, in which all workers make their variables together.
+
+    Raises:
+        RuntimeError: if another worker is lost meanwhile, such as one that finds no data.
+    """
+    try:
+        with strategy.scope():
+            yield
+    except tf.errors.OpError as error:
+        why = Layout(strategy).why_lost(error)
+        if why is None:
+            raise
+        raise RuntimeError(
+            f"Another worker was lost before the first step ({why}). Its own last line says the "
+            "reason; start all workers again with the same command"
+        ) from error

@@ -26,12 +26,6 @@ from bignas_tf.training.rule import Rule, Term
 from bignas_tf.training.tensorflow_terms import TensorflowTerms
 
 Batch = dict[str, Any]
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-)
 _STOP = "_stop"  # beside the losses by name of their term
 
 
@@ -180,13 +174,12 @@ class TensorflowLoop(TensorflowTerms):
         try:
             yield
         except tf.errors.OpError as error:
-            message = error.message or type(error).__name__
-            lost = isinstance(error, _LOST) or "Collective ops is aborted" in message
-            if self.layout.workers == 1 or not lost:
+            why = self.layout.why_lost(error)
+            if why is None:
                 raise
             step = int(self.optimizer.iterations.numpy())
             consistent = not bool(self._updating.numpy())
-            raise WorkerLostError(step, consistent, message.splitlines()[0]) from error
+            raise WorkerLostError(step, consistent, why) from error
 
     def _inputs(self, chunk: list[Batch]) -> Batch:
         """Images and labels of all steps, divided among replicas."""

@@ -49,6 +49,7 @@ class Trainer:
     Raises:
         CheckpointError: if the folder holds a run of another space, recipe or data.
         DataError: for bad data.
+        RuntimeError: if another worker is lost while all of them start.
     """
 
     def __init__(
@@ -100,8 +101,7 @@ class Trainer:
     def _build(self, rule: Rule, options: dict[str, Any]) -> None:
         """Makes the network, its optimizer and the loop, whose workers do it together."""
         recipe, strategy = self.recipe, options.get("strategy")
-        scope = strategy.scope() if strategy else contextlib.nullcontext()
-        with scope:  # variables are mirrored where they are made
+        with _scope(strategy):  # variables are mirrored where they are made
             self.supernet = Supernet(
                 self.space,
                 seed=recipe.seed,
@@ -308,6 +308,14 @@ class Trainer:
 def _sandwich(space: Space, recipe: Recipe, teacher: Any) -> SandwichRule:
     fields = ("random_children", "label_smoothing", "distillation", "regularize", "sandwich")
     return SandwichRule(space, **{f: getattr(recipe, f) for f in fields}, teacher=teacher)
+
+
+def _scope(strategy: Any) -> Any:
+    if strategy is None:
+        return contextlib.nullcontext()
+    from bignas_tf.training.layout import building
+
+    return building(strategy)
 
 
 def _writable_folder(workdir: str | Path) -> Path:

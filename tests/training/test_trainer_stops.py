@@ -1,12 +1,15 @@
 """How a run ends before its time, and what it leaves then."""
 
+import contextlib
 import json
 import os
 import signal
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from tiny_run import image_folder
 from trainer_case import (
@@ -20,6 +23,7 @@ from trainer_case import (
 )
 
 import bignas_tf.training.run_data as run_data_module
+import bignas_tf.training.trainer as trainer_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.supernet import Supernet
@@ -181,6 +185,47 @@ def test_a_run_that_loses_a_worker_saves_its_step_unless_weights_are_half_new_or
         trainer.run()
     assert steps_saved(tmp_path) == saved
     assert ("is not finite after step 2" in capsys.readouterr().err) == np.isnan(factor)
+
+
+class TwoWorkers:
+    """What a strategy of two processes shows of itself."""
+
+    num_replicas_in_sync = 2
+    cluster_resolver = types.SimpleNamespace(
+        cluster_spec=lambda: tf.train.ClusterSpec({"worker": ["a:1", "b:1"]}), task_id=0
+    )
+    scope = contextlib.nullcontext
+
+
+@pytest.mark.parametrize(
+    "of_worker, expected, message",
+    [
+        (
+            tf.errors.UnavailableError(None, None, "{{node x}} Socket closed:\nBye."),
+            RuntimeError,
+            r"^Another worker was lost before the first step \(Socket closed\)\. .*start all",
+        ),
+        (
+            tf.errors.InternalError(None, None, "Collective ops is aborted by: an error"),
+            RuntimeError,
+            "Collective ops is aborted by: an error",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "own memory"),
+            tf.errors.ResourceExhaustedError,
+            "own memory",
+        ),
+    ],
+)
+def test_a_worker_lost_while_all_start_is_told_from_errors_of_this_one(
+    tmp_path, monkeypatch, of_worker, expected, message
+):
+    def fails(*_, **__):
+        raise of_worker
+
+    monkeypatch.setattr(trainer_module, "Supernet", fails)
+    with pytest.raises(expected, match=message):
+        Trainer(RECIPE, tmp_path, loop_options={"strategy": TwoWorkers()})
 
 
 def test_workers_that_differ_are_told_in_what(monkeypatch):
