@@ -186,8 +186,9 @@ def _evaluation_memory(trainer: Trainer) -> list[str]:
     evaluates = trainer.recipe.evaluate_every and held_out is not None
     if not evaluates or held_out is None or keras.backend.backend() == "jax":
         return []  # the evaluator of JAX is another
-    workers = trainer.loop.describe().get("workers", 1)
-    counts = (-(-len(split) // workers) for split in (trainer.data.calibration, held_out))
+    counts = (
+        -(-len(split) // trainer.loop.workers) for split in (trainer.data.calibration, held_out)
+    )
     needed = evaluation_mb(trainer.space.biggest().spec(), *counts) * 1e6
     available = available_memory()
     text = f"about {needed / 2**20:.0f} MiB more while the biggest child is evaluated"

@@ -143,6 +143,16 @@ class Loop(abc.ABC):
         """Asks all workers to stop; where there are others, they know after the next steps."""
         self.stopped = True
 
+    def require_shares(self, calibration: Split, validation: Split) -> None:
+        """Requires images that an evaluation can divide among the workers.
+
+        Raises:
+            ValueError: naming the field of the recipe that gives too few.
+        """
+        low = f"at least {self.workers} images, one for each worker"
+        for name, split in (("calibration_images", calibration), ("held_out", validation)):
+            require(len(split) >= self.workers, name, low, len(split))
+
     def evaluator(self, calibration: Split, validation: Split) -> Any:
         """Scores children on the present weights; every worker has to ask for the same ones."""
         return child_evaluator(self.supernet, calibration, validation)
@@ -151,6 +161,11 @@ class Loop(abc.ABC):
     def worker(self) -> int:
         """Number of this process among those that train together; 0 logs and saves."""
         return 0
+
+    @property
+    def workers(self) -> int:
+        """Processes that train together."""
+        return 1
 
     def gather(self, values: np.ndarray) -> np.ndarray:
         """Float64 `(n,)` of each worker, in their order, `(workers, n)`; all have to ask.

@@ -90,9 +90,7 @@ class TensorflowLoop(TensorflowTerms):
     def evaluator(self, calibration: Split, validation: Split) -> Any:
         if self.layout.workers == 1:
             return super().evaluator(calibration, validation)
-        for split in (calibration, validation):
-            low = f"at least {self.layout.workers} images, one for each worker"
-            require(len(split) >= self.layout.workers, "data", low, len(split))
+        self.require_shares(calibration, validation)
         calibration, validation = (
             split.share(self.layout.share(len(split))) for split in (calibration, validation)
         )
@@ -101,6 +99,10 @@ class TensorflowLoop(TensorflowTerms):
     @property
     def worker(self) -> int:
         return self.layout.worker
+
+    @property
+    def workers(self) -> int:
+        return self.layout.workers
 
     def gather(self, values: np.ndarray) -> np.ndarray:
         with self._noticing():

@@ -80,6 +80,8 @@ class Trainer:
         )
         rule = make_rule(self.space) if make_rule else _sandwich(self.space, recipe, teacher)
         self._build(rule, dict(loop_options or {}))
+        if recipe.evaluate_every and self.data.held_out is not None:
+            self.loop.require_shares(self.data.calibration, self.data.held_out)
         self.interrupted: int | None = None  # the signal that stopped it
         self._saved = time.monotonic()
         self.checkpoints = RunCheckpoints(

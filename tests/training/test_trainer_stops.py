@@ -23,10 +23,12 @@ from trainer_case import (
 )
 
 import bignas_tf.training.run_data as run_data_module
+import bignas_tf.training.tensorflow_terms as tensorflow_terms
 import bignas_tf.training.trainer as trainer_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.supernet import Supernet
+from bignas_tf.training.layout import Layout
 from bignas_tf.training.loop import NonFiniteLossError, WorkerLostError
 from bignas_tf.training.rule import SandwichRule
 from bignas_tf.training.tensorflow_loop import TensorflowLoop
@@ -226,6 +228,16 @@ def test_a_worker_lost_while_all_start_is_told_from_errors_of_this_one(
     monkeypatch.setattr(trainer_module, "Supernet", fails)
     with pytest.raises(expected, match=message):
         Trainer(RECIPE, tmp_path, loop_options={"strategy": TwoWorkers()})
+
+
+def test_an_evaluation_that_workers_cannot_share_is_refused_before_training(tmp_path, monkeypatch):
+    # Not the strategy itself, under which variables could not be made in one process.
+    monkeypatch.setattr(tensorflow_terms, "Layout", lambda _: Layout(TwoWorkers()))
+    recipe = RECIPE.replace(evaluate_every=1, held_out=1)
+    with pytest.raises(ValueError, match="`held_out` must be at least 2 images.* Received: 1"):
+        Trainer(recipe, tmp_path)
+    for enough in ({"held_out": 2}, {"evaluate_every": 0}):
+        assert Trainer(recipe.replace(**enough), tmp_path).step == 0
 
 
 def test_workers_that_differ_are_told_in_what(monkeypatch):
