@@ -8,9 +8,10 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -208,7 +209,11 @@ class FolderInUse(ValueError):
 
 @contextlib.contextmanager
 def only_writer(
-    folder: Path, doing: str, lock: Path | None = None, argument: str = "workdir"
+    folder: Path,
+    doing: str,
+    lock: Path | None = None,
+    argument: str = "workdir",
+    patience: float = 0.0,
 ) -> Iterator[None]:
     """Refuses a second process that does the same in a folder, where the system has file locks.
 
@@ -217,6 +222,7 @@ def only_writer(
         doing: what it does, such as `trained into`.
         lock: file that is locked, in a folder that exists; `.lock` in `folder` by default.
         argument: that the folder was given as.
+        patience: seconds to wait for the first process.
 
     Raises:
         FolderInUse: naming the first process.
@@ -227,18 +233,27 @@ def only_writer(
         yield
         return
     with (lock or folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise FolderInUse(
-                f"`{argument}` must be {doing} by one process. Received: {folder}, which is "
-                f"being {doing} by {file.read().strip() or 'another'}"
-            ) from None
+        end = time.monotonic() + patience
+        while not _locks(fcntl, file):
+            if time.monotonic() >= end:
+                file.seek(0)
+                raise FolderInUse(
+                    f"`{argument}` must be {doing} by one process. Received: {folder}, which is "
+                    f"being {doing} by {file.read().strip() or 'another'}"
+                )
+            time.sleep(0.1)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
         yield
+
+
+def _locks(fcntl: Any, file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _temporary(path: Path) -> Path:

@@ -30,7 +30,7 @@ from bignas_tf.training.state import averaged, initialize_from, teacher_from
 
 LOG_EVERY = 10
 ACCURACY = "accuracy/"  # and the name of the child, in logs
-TURN_SECONDS = 5  # between the workers that save in the place of a lost one
+PATIENCE = 60.0  # seconds that a worker which lost another waits for those that save before it
 
 
 class Trainer:
@@ -248,11 +248,12 @@ class Trainer:
 
     def _save_for_a_lost_worker(self) -> None:
         """Saves unless another worker has: one after the other, as nobody knows who is left."""
-        time.sleep(TURN_SECONDS * self.loop.worker)
+        waits = only_writer(self.workdir, "trained into", patience=PATIENCE)
         try:
-            newest = self.checkpoints.newest()
-            if newest is None or newest < self.step:
-                self.save()
+            with contextlib.nullcontext() if self._chief else waits:  # the chief holds the lock
+                newest = self.checkpoints.newest()
+                if newest is None or newest < self.step:
+                    self.save()
         except (OSError, ValueError, FloatingPointError) as error:  # the lost one matters
             print(f"\n{error}", file=sys.stderr)
 

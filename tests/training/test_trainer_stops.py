@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import threading
+import time
 import types
 
 import keras
@@ -187,6 +189,56 @@ def test_a_run_that_loses_a_worker_saves_its_step_unless_weights_are_half_new_or
         trainer.run()
     assert steps_saved(tmp_path) == saved
     assert ("is not finite after step 2" in capsys.readouterr().err) == np.isnan(factor)
+
+
+@pytest.fixture
+def survivor(tmp_path, monkeypatch):
+    """A trainer of worker 1, which loses worker 0 after two steps."""
+    monkeypatch.setattr(TensorflowLoop, "worker", 1)
+    trainer = Trainer(RECIPE, tmp_path)
+
+    def train(chunk, number):
+        if number < 2:
+            return [{"biggest": 1.0}]
+        raise WorkerLostError(2, True, "gone")
+
+    monkeypatch.setattr(trainer.loop, "train", train)
+    return trainer
+
+
+def test_a_worker_that_lost_another_waits_for_one_that_is_saving_and_leaves_it_at_that(
+    tmp_path, monkeypatch, survivor
+):
+    saves = []
+    monkeypatch.setattr(survivor, "save", lambda: saves.append(survivor.step))
+    begun = threading.Event()
+
+    def other():
+        with only_writer(tmp_path, "trained into"):
+            begun.set()
+            time.sleep(0.5)
+            survivor.checkpoints.save(2)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    begun.wait()
+    with pytest.raises(WorkerLostError):
+        survivor.run()
+    thread.join()
+    assert (saves, steps_saved(tmp_path)) == ([], [2])
+
+
+def test_a_worker_that_lost_another_does_not_save_into_a_folder_in_use(
+    tmp_path, monkeypatch, capsys, survivor
+):
+    monkeypatch.setattr(trainer_module, "PATIENCE", 0.2)
+    with only_writer(tmp_path, "trained into"), pytest.raises(WorkerLostError):
+        survivor.run()
+    assert steps_saved(tmp_path) == []
+    assert "trained into by process" in capsys.readouterr().err
+    with pytest.raises(WorkerLostError):
+        survivor.run()
+    assert steps_saved(tmp_path) == [2]
 
 
 class TwoWorkers:
