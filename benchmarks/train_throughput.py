@@ -34,6 +34,8 @@ _JSON = flags.DEFINE_string("json", None, "File to write.", required=True)
 PASSES = 3  # the backward pass is two products for each of the forward pass
 FLOAT_BYTES = 4
 LEAST_SECONDS = 0.05  # of a timed run of one op
+MATRIX = 2048  # rows and columns of the matrix product that the machine is measured with
+COPIED = 64 * 2**20  # numbers of the copy
 ENVIRONMENT = ("TF_NUM_INTRAOP_THREADS", "TF_CPU_ALLOCATOR_USE_BFC", "TF_ENABLE_ONEDNN_OPTS")
 
 Step = Callable[[], Any]
@@ -61,13 +63,13 @@ def _machine() -> dict[str, float]:
     """What this machine does at best: GFLOP/s of a matrix product, GB/s of a copy."""
     import tensorflow as tf
 
-    a = tf.random.stateless_normal((2048, 2048), (0, 0))
+    a = tf.random.stateless_normal((MATRIX, MATRIX), (0, 0))
     product = _median_seconds(tf.function(lambda: tf.matmul(a, a)), _ROUNDS.value)
-    long = tf.random.stateless_normal((64 * 2**20,), (0, 1))
+    long = tf.random.stateless_normal((COPIED,), (0, 1))
     copy = _median_seconds(tf.function(lambda: long + 1.0), _ROUNDS.value)
     return {
-        "gflops": 2 * 2048**3 / product / 1e9,
-        "gbytes_per_s": 2 * FLOAT_BYTES * long.shape[0] / copy / 1e9,
+        "gflops": 2 * MATRIX**3 / product / 1e9,
+        "gbytes_per_s": 2 * FLOAT_BYTES * COPIED / copy / 1e9,
     }
 
 
@@ -132,7 +134,7 @@ def _op_step(op: Any, inputs: list[Any]) -> Step:
     import keras
     import tensorflow as tf
 
-    from bignas_tf.ops import BatchNorm, Conv, Dense, DepthwiseConv, Dropout, weight_shapes
+    from bignas_tf.ops import BatchNorm, Conv, Dense, DepthwiseConv, weight_shapes
     from bignas_tf.primitives import apply_weightless, conv, depthwise_conv, normalize_by_batch
 
     weights = {
@@ -142,8 +144,6 @@ def _op_step(op: Any, inputs: list[Any]) -> Step:
 
     def forward() -> Any:
         x = inputs[0]
-        if isinstance(op, Dropout):
-            return tf.identity(x)
         if isinstance(op, BatchNorm):
             return normalize_by_batch(x, weights["gamma"], weights["beta"], op.epsilon)
         if isinstance(op, DepthwiseConv):
@@ -227,7 +227,8 @@ def _by_kind(genotype: Any, machine: dict[str, float]) -> list[dict[str, Any]]:
 
 def main(argv: list[str]) -> None:
     """Measures, prints tables and writes the JSON."""
-    del argv
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
     import keras
     import numpy as np
     import tensorflow as tf
