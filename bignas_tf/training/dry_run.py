@@ -50,6 +50,7 @@ def dry_run(
         OSError: if `workdir` could not be written to, or its disk is too full.
     """
     place = _writable_place(Path(workdir))
+    room = _room()
     with tempfile.TemporaryDirectory(prefix="bignas-dry-run-") as scratch:
         trainer = Trainer(recipe, scratch, data=data, loop_options=loop_options)
         found = {"disk": _disk(trainer, place), "data": _data(trainer), "space": _space(trainer)}
@@ -67,7 +68,8 @@ def dry_run(
         f"else to do; the steps use {batch / later:.0f}"
     )
     found["memory"] = ", ".join(
-        [f"{name} {size / 2**20:.0f} MiB" for name, size in _memory().items()]
+        [f"{name} {size / 2**20:.0f} MiB" for name, size in _device_peaks().items()]
+        + _process_memory(room)
         + _evaluation_memory(trainer)
     )
     total = seconds * steps * recipe.epochs
@@ -151,8 +153,8 @@ def _steps(trainer: Trainer) -> tuple[float, float, float]:
     return calls[0][1], seconds / sum(call[2] for call in timed), waited
 
 
-def _memory() -> dict[str, int]:
-    """Peaks in bytes, as far as they can be measured here."""
+def _device_peaks() -> dict[str, int]:
+    """In bytes, of devices that count them."""
     found = {}
     if keras.backend.backend() == "jax":
         import jax
@@ -171,13 +173,35 @@ def _memory() -> dict[str, int]:
             except ValueError:
                 continue  # a CPU without the BFC allocator counts nothing
             found[f"peak of {name}"] = peak
+    return found
+
+
+def _process_peak() -> int | None:
+    """Bytes of main memory that this process has held at once, where the system says."""
     try:
         import resource
     except ImportError:  # Windows
-        return found
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return found | {"peak of the process": peak}
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _room() -> int | None:
+    """Bytes that this process may hold from now on without driving others out of memory."""
+    available, held = available_memory(), _process_peak()
+    return None if available is None or held is None else available + held
+
+
+def _process_memory(room: int | None) -> list[str]:
+    """What the steps took of the room that there was before them, at most one text."""
+    peak = _process_peak()
+    if peak is None:
+        return []
+    text = f"peak of the process {peak / 2**20:.0f} MiB"
+    if room is None:
+        return [text]
+    more = ", which is more than the" if peak > room else " of"
+    return [f"{text}{more} {room / 2**20:.0f} MiB that it may take"]
 
 
 def _evaluation_memory(trainer: Trainer) -> list[str]:

@@ -34,6 +34,8 @@ def number(pattern, text):
 def test_a_dry_run_says_what_the_run_would_do_and_writes_nothing(tmp_path, monkeypatch, eager):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dry_run_module, "available_memory", lambda: 2**20)
+    peaks = iter([100 * 2**20, 300 * 2**20])  # before the first step and after the last
+    monkeypatch.setattr(dry_run_module, "_process_peak", lambda: next(peaks))
     found = dry_run(RECIPE, "runs/digits")
     assert not list(tmp_path.iterdir())
     assert list(found) == ["data", "space", "step", "input", "memory", "disk", "time"]
@@ -48,7 +50,8 @@ def test_a_dry_run_says_what_the_run_would_do_and_writes_nothing(tmp_path, monke
     length, unit = re.match(r"(\S+) (s|min) an epoch of 13 steps", found["time"]).groups()
     seconds = float(length) * {"s": 1, "min": 60}[unit]
     assert seconds == pytest.approx(13 * 32 / speed, rel=0.1, abs=0.1)
-    assert number(r"peak of the process (\d+) MiB", found["memory"]) > 50
+    too_much = "peak of the process 300 MiB, which is more than the 101 MiB that it may take"
+    assert too_much in found["memory"]
     # 438 images to calibrate with and 1000 to score on, each 12 x 12, and what lives of them.
     images_mib = 1438 * 12 * 12 * 4 / 2**20
     needed = number(r"about (\d+) MiB more while the biggest child is evaluated", found["memory"])
@@ -56,6 +59,13 @@ def test_a_dry_run_says_what_the_run_would_do_and_writes_nothing(tmp_path, monke
     assert images_mib + 1438 * peak / 2**20 < needed < images_mib + 2 * 1438 * peak / 2**20 + 1
     assert found["memory"].endswith("more than the 1 MiB that are available")
     assert "7 epochs" in found["time"]
+
+
+def test_a_peak_that_there_is_room_for_is_said_with_it():
+    room = dry_run_module._room()
+    (text,) = dry_run_module._process_memory(room)
+    peak, most = map(int, re.fullmatch(r"peak of .* (\d+) MiB of (\d+) MiB .*", text).groups())
+    assert 50 < peak < most == round(room / 2**20)
 
 
 def test_a_disk_without_room_for_checkpoints_is_refused(tmp_path, monkeypatch):
