@@ -29,6 +29,7 @@ RECIPE = FULL.replace(
     calibration_images=4,
     random_children=1,
 )
+MOCKED = "tfds:imagenet2012,test=validation,file_format=array_record"
 # Eager steps draw tf.data's own warning that it is not run eagerly.
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
 
@@ -94,10 +95,9 @@ def test_children_of_two_resolutions_train_in_one_step_on_crops_of_large_files(
 
 
 def test_mocked_imagenet_is_read_at_random_and_cropped_before_it_is_resized(monkeypatch):
-    name = "tfds:imagenet2012,test=validation,file_format=array_record"
     with tfds.testing.mock_data(num_examples=12):
         recipe = RECIPE.replace(held_out=0, image_size=64)
-        data = load_run_data(recipe, name)
+        data = load_run_data(recipe, MOCKED)
         assert len(data.source.classes) == 1000
         assert len(data.train) == len(data.source.test) == 12
         indices = np.array([7, 2, 2, 11])
@@ -109,3 +109,22 @@ def test_mocked_imagenet_is_read_at_random_and_cropped_before_it_is_resized(monk
             np.testing.assert_array_equal(images[row], by_hand(image, draws, row, 64))
         assert data.train.read(indices[:1]).shape == (1, 64, 64, 3)
         assert (data.train.read(indices[1:2]) == data.train.read(indices[2:3])).all()
+
+
+def test_the_recipe_trains_a_step_on_mocked_imagenet(tmp_path, eager):
+    recipe = RECIPE.replace(
+        restrict=SMALL | {"resolution": (192,)},
+        image_size=64,
+        batch_size=2,
+        random_children=0,
+        held_out=0,
+    )
+    with tfds.testing.mock_data(num_examples=12):
+        trainer = Trainer(recipe, tmp_path, data=MOCKED)
+        before = trainer.supernet.weight_arrays()
+        assert trainer.run(stop_after=1) == 1
+    assert trainer.data.train.images is None
+    after = trainer.supernet.weight_arrays()
+    (logits,) = [path for path, array in after.items() if array.shape[1:] == (1000,)]
+    assert (after[logits] != before[logits]).any()
+    assert all(np.isfinite(array).all() for array in after.values())
