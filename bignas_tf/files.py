@@ -195,7 +195,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file or folder to the disk."""
+    """Flushes a file or folder to the disk; elsewhere than on POSIX that cannot be asked for."""
+    if os.name != "posix":
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

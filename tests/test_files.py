@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bignas_tf.files import remove_remains, replace_folder, restore_folder
+from bignas_tf.files import remove_remains, replace_folder, restore_folder, sync
 
 KILLED = """
 import os, pathlib, sys
@@ -95,3 +95,13 @@ def test_what_a_killed_process_was_writing_goes_and_what_another_writes_stays(tm
     assert os.listdir(tmp_path) == writing[1:]
     remove_remains(tmp_path / "b")
     assert os.listdir(tmp_path) == []
+
+
+def test_folders_are_flushed_to_the_disk_only_where_that_can_be_asked_for(tmp_path, monkeypatch):
+    flushed = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
+        sync(tmp_path)
+        patch.setattr(os, "name", "nt")
+        sync(tmp_path)
+    assert flushed == [tmp_path.stat().st_ino]

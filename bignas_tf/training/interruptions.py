@@ -18,7 +18,8 @@ class Interruptions:
         self.signal: int | None = None
         self._old: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last on POSIX only
+            for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
                 self._old[number] = signal.signal(number, self._note)
         return self
 

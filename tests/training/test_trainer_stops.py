@@ -30,6 +30,7 @@ import bignas_tf.training.trainer as trainer_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.supernet import Supernet
+from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.layout import Layout
 from bignas_tf.training.loop import NonFiniteLossError, WorkerLostError
 from bignas_tf.training.rule import SandwichRule
@@ -142,6 +143,14 @@ def test_a_trainer_that_was_stopped_goes_on_when_it_is_run_again(tmp_path, monke
     assert trainer.run() == 1
     monkeypatch.setattr(trainer.loop, "train", train)
     assert trainer.run(stop_after=3) == 3
+
+
+def test_systems_without_sighup_stop_on_the_other_signals(monkeypatch):
+    monkeypatch.delattr(signal, "SIGHUP")
+    with Interruptions() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupted()
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, eager):
