@@ -173,7 +173,9 @@ def main(arguments: Any) -> int:
             f"stopped and saved at step {step} of {trainer.total_steps}; the same command goes on"
         )
         return 130 if trainer.interrupted == signal.SIGINT else 0
-    print(f"trained {step} steps; checkpoint {trainer.checkpoints.manager.latest()}")
+    saved = f"checkpoint {trainer.checkpoints.manager.latest()}"
+    # Which another worker may still be writing.
+    print(f"trained {step} steps; {'worker 0 saves' if trainer.loop.worker else saved}")
     return 0
 
 

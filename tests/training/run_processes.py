@@ -14,6 +14,8 @@ from bignas_tf.training.checkpoints import CheckpointManager, read_checkpoint
 
 WORKER = Path(__file__).with_name("layout_worker.py")
 LIMIT = 3600  # seconds, of a busy machine
+# The same threads everywhere: another number changes the last bits.
+THREADS = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"}
 
 
 def launch(command, log, **environment):
@@ -29,13 +31,37 @@ def launch(command, log, **environment):
     return process
 
 
+def bignas_train(workdir, *flags, index=0, **environment):
+    """`bignas train` of the digits in a process of its own."""
+    command = ["-m", "bignas_tf.cli", "train", "--recipe=digits", f"--workdir={workdir}"]
+    log = workdir.with_name(f"{workdir.name}.{index}.log")
+    return launch([*command, *flags], log, **THREADS, **environment)
+
+
+def bignas_train_workers(workdir, data, *flags):
+    """The same by workers, each with images of its own."""
+    cluster = _addresses(len(data))
+    return [
+        bignas_train(
+            workdir,
+            "--strategy=multi_worker",
+            f"--data={each}",
+            *flags,
+            index=index,
+            TF_CONFIG=_configuration(cluster, index),
+        )
+        for index, each in enumerate(data)
+    ]
+
+
+def _configuration(cluster, index):
+    task = {"type": "worker", "index": index}
+    return json.dumps({"cluster": {"worker": list(cluster)}, "task": task})
+
+
 def start(workdir, cluster=(), index=0, **settings):
     """A worker that trains the tiny run of `layout_worker.py` in `workdir`."""
-    environment = {}
-    if cluster:
-        task = {"type": "worker", "index": index}
-        config = {"cluster": {"worker": list(cluster)}, "task": task}
-        environment["TF_CONFIG"] = json.dumps(config)
+    environment = {"TF_CONFIG": _configuration(cluster, index)} if cluster else {}
     arguments = json.dumps({"workdir": str(workdir), **settings})
     log = workdir.with_name(f"{workdir.name}.{index}.log")
     return launch([WORKER, arguments], log, **environment)

@@ -13,11 +13,11 @@ from run_processes import (
     LIMIT,
     accuracies,
     assert_same_weights,
+    bignas_train,
     checkpoint,
     curve,
     final_step,
     finished,
-    launch,
     records,
     start,
     start_workers,
@@ -28,30 +28,27 @@ from run_processes import (
 from bignas_tf.training.checkpoints import CheckpointManager, read_checkpoint
 
 pytestmark = pytest.mark.long
-# The same threads everywhere: another number changes the last bits.
-THREADS = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"}
 EPOCH = 13  # steps, of 1,297 images
 
 
-def bignas_train(workdir, *changes):
-    """`bignas train` of four epochs on the digits, in a process of its own."""
-    command = ["-m", "bignas_tf.cli", "train", "--recipe=digits", f"--workdir={workdir}"]
-    settings = [
-        "--set=epochs=4",
-        "--set=batch_size=96",
-        "--set=held_out=141",
-        "--set=calibration_images=64",
-        "--set=evaluate_every=2",
-    ]
-    log = workdir.with_name(f"{workdir.name}.log")
-    return launch([*command, *settings, *changes], log, **THREADS)
+FOUR_EPOCHS = (
+    "--set=epochs=4",
+    "--set=batch_size=96",
+    "--set=held_out=141",
+    "--set=calibration_images=64",
+    "--set=evaluate_every=2",
+)
+
+
+def train(workdir, *changes):
+    return bignas_train(workdir, *FOUR_EPOCHS, *changes)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The folder of a run that nothing interrupted; checkpoints of its last three epochs."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    finished(bignas_train(workdir))
+    finished(train(workdir))
     steps = [final_step(workdir) - EPOCH * epochs for epochs in (2, 1, 0)]
     assert steps == [2 * EPOCH, 3 * EPOCH, 4 * EPOCH]
     assert CheckpointManager(workdir / "checkpoints").paths() == [
@@ -101,7 +98,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_which_ends_the_
 ):
     newest = checkpoint(run, 4 * EPOCH)
     damage(newest)
-    again = bignas_train(run)
+    again = train(run)
     finished(again)
     said = again.log.read_text()
     assert re.search(f"{newest.name} is damaged.*; trying the one before", said)
@@ -114,7 +111,7 @@ def test_a_disk_that_gets_full_is_said_and_the_run_goes_on_when_there_is_room(wh
     for step in (3 * EPOCH, 4 * EPOCH):
         checkpoint(run, step).unlink()
     before = checkpoint(run, 2 * EPOCH).read_bytes()
-    full = bignas_train(run)
+    full = train(run)
     resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (min(sizes) // 2, min(sizes) // 2))
     assert full.wait(LIMIT) == 2
     assert re.search(
@@ -125,32 +122,32 @@ def test_a_disk_that_gets_full_is_said_and_the_run_goes_on_when_there_is_room(wh
     kept = [path.name for path in (run / "checkpoints").iterdir() if "best" not in path.name]
     assert kept == [checkpoint(run, 2 * EPOCH).name]
     assert checkpoint(run, 2 * EPOCH).read_bytes() == before
-    finished(bignas_train(run))
+    finished(train(run))
     assert_as_if_nothing_had_been(run, whole)
 
 
 def test_sigterm_saves_and_exits_with_0_and_the_same_command_goes_on(whole, tmp_path):
     workdir = tmp_path / "run"
-    process = bignas_train(workdir)
+    process = train(workdir)
     wait_for_steps(workdir, 1, process)
     process.send_signal(signal.SIGTERM)
     finished(process)
     step = final_step(workdir)
     assert 10 <= step < 4 * EPOCH
     assert f"stopped and saved at step {step} of {4 * EPOCH}" in process.log.read_text()
-    finished(bignas_train(workdir))
+    finished(train(workdir))
     assert_as_if_nothing_had_been(workdir, whole)
 
 
 def test_a_run_killed_while_it_evaluates_makes_up_for_it(whole, tmp_path):
     workdir = tmp_path / "run"
-    process = bignas_train(workdir)
+    process = train(workdir)
     # The checkpoint of the epoch's end comes right before its evaluation.
     wait_until(checkpoint(workdir, 2 * EPOCH).exists, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not len(accuracies(workdir))
-    finished(bignas_train(workdir))
+    finished(train(workdir))
     assert_as_if_nothing_had_been(workdir, whole)
 
 
@@ -159,7 +156,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_child(tmp_pa
     # Rate 0, then 1e30 / 52: the weights after the first step are sound.
     schedule = '--set=schedule={"kind": "cosine", "initial": 1e30, "warmup_epochs": 3.9}'
     every_step = "--set=checkpoint_minutes=1e-9"
-    process = bignas_train(workdir, schedule, every_step)
+    process = train(workdir, schedule, every_step)
     assert process.wait(LIMIT) == 1
     said = process.log.read_text()
     found = re.search(r"error: The loss of the \w+ child is (?:nan|inf) after step (\d+)", said)

@@ -1,10 +1,24 @@
 """The same run on every layout, in processes of its own: `make test-long`."""
 
+import json
+import re
 import signal
 
 import numpy as np
 import pytest
-from run_processes import curve, final_step, finished, start, start_workers, wait_for_steps
+from run_processes import (
+    LIMIT,
+    bignas_train,
+    bignas_train_workers,
+    curve,
+    final_step,
+    finished,
+    start,
+    start_workers,
+    wait_for_steps,
+)
+
+from bignas_tf.training.checkpoints import CheckpointManager
 
 pytestmark = pytest.mark.long
 
@@ -54,3 +68,56 @@ def test_a_worker_asked_to_stop_stops_the_others_after_the_same_step(tmp_path):
     assert step < 1000
     assert final_step(workdir) == step
     assert all(f"trained {step}" in worker.log.read_text() for worker in workers)
+
+
+FEW = (
+    "--set=epochs=2",
+    "--set=batch_size=96",
+    "--set=held_out=1150",  # 288 are left: 3 steps an epoch
+    "--set=calibration_images=64",
+    "--set=evaluate_every=1",
+    "--set=random_children=0",
+)
+
+
+def last_line(process):
+    return process.log.read_text().splitlines()[-1]
+
+
+def test_the_command_trains_with_two_workers_as_it_does_alone(tmp_path):
+    finished(bignas_train(tmp_path / "one", *FEW))
+    workers = bignas_train_workers(tmp_path / "two", ["digits", "digits"], *FEW)
+    finished(*workers)
+    newest = CheckpointManager(tmp_path / "two" / "checkpoints").latest()
+    assert last_line(workers[0]) == f"trained 6 steps; checkpoint {newest}"
+    assert last_line(workers[1]) == "trained 6 steps; worker 0 saves"
+    assert curve(tmp_path / "two").shape == (1, 3)  # of the last step
+    np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), atol=1e-4)
+    assert final_step(tmp_path / "two") == 6
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert (record["loop"]["workers"], record["loop"]["replicas"]) == (2, 2)
+
+
+@pytest.mark.parametrize("without", [0, 1])
+def test_workers_of_which_one_finds_no_data_end_with_a_line_each(tmp_path, without):
+    data = ["digits", "digits"]
+    data[without] = f"folder:{tmp_path / 'nothing'}"
+    workers = bignas_train_workers(tmp_path / "run", data, *FEW)
+    lost, other = workers[without], workers[1 - without]
+    assert (lost.wait(LIMIT), other.wait(LIMIT)) == (2, 1)
+    assert re.search("^error: .* must name an existing folder", last_line(lost))
+    said = r"^error: Another worker was lost before the first step \(.*start all workers again"
+    assert re.search(said, last_line(other))
+    for worker in workers:
+        assert "Traceback" not in worker.log.read_text()
+
+
+def test_workers_that_cannot_share_an_evaluation_say_so_before_they_train(tmp_path):
+    flags = (*FEW, "--set=held_out=1")
+    workers = bignas_train_workers(tmp_path / "run", ["digits", "digits"], *flags)
+    for worker in workers:
+        assert worker.wait(LIMIT) == 2
+        assert last_line(worker).endswith(
+            "`held_out` must be at least 2 images, one for each worker. Received: 1"
+        )
+    assert not (tmp_path / "run" / "log.jsonl").exists()
