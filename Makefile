@@ -39,7 +39,7 @@ test: lint
 test-all:
 	$(MAKE) test JAX_TESTS=
 
-# Hours; what was converted is not converted again.
+# Hours; what was converted is not converted again. BIGNAS_CIFAR10=folder:PATH converts trained children.
 test-long: $(VENV)/.installed
 	BIGNAS_CONVERT_COUNTS=cifar=200,bignas=50 $(BIN)/python -m pytest -m long -s
 

@@ -1,16 +1,16 @@
 r"""Converts many random children to TFLite: does every one convert and agree with Keras?
 
-    python benchmarks/convert_many.py --space=cifar --count=200
+    python benchmarks/convert_many.py --space=cifar --run=cifar10 --data=folder:CIFAR10
     python benchmarks/convert_many.py --space=bignas --count=50 --quantizations=float32
 
 Each child is cut from the supernet, its batch norm calibrated, and converted with every check of
-`bignas convert`, on images that set no range. The supernet is that of --run, with its training
-images; else the zoo's of that space; else an untrained one with random scales and offsets of its
-batch norms. The last two see images that come with scikit-learn. What is finished is kept in
+`bignas convert`, on images that set no range. The supernet and its training images are those of
+--run, a folder or a name of the zoo; without it an untrained one with random scales and offsets
+of its batch norms, and images that come with scikit-learn. What is finished is kept in
 FOLDER/SPACE.CODE.jsonl, CODE being a hash of what the package converts with: a second call goes
 on, changed code starts anew. Ends with a table, and with status 1 if a child failed. A process
 converts 25 children and ends: TensorFlow keeps about 25 MB of each.
-A CPU core takes about 3 s per file of `cifar`, 12 s of `bignas`.
+A CPU core takes about 5 s per file of `cifar`, 12 s of `bignas`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ flags.DEFINE_string("space", "cifar", "Name of the space.")
 flags.DEFINE_integer("count", 200, "Random children.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of the children, and of untrained weights.")
 flags.DEFINE_list("quantizations", ["float32", "int8"], "What to convert each child to.")
-flags.DEFINE_string("run", None, "Folder of a trained run of that space.")
+flags.DEFINE_string("run", None, "Folder of a trained run of that space, or a zoo supernet.")
 flags.DEFINE_string("data", None, "Source of the run, if it has moved since the training.")
 flags.DEFINE_string("folder", "runs/convert_many", "Folder of the finished ones.")
 flags.DEFINE_integer("upto", None, "Of a process that main starts: the child it ends before.")
@@ -62,31 +62,20 @@ def untrained(space: Any, seed: int) -> Any:
 
 
 def trained(run: str, data: str | None) -> tuple[Any, Images]:
-    """A run's supernet and training images."""
+    """The supernet and training images of a run, or of the zoo."""
     from bignas_tf.commands.convert import spread
     from bignas_tf.evaluation import prepared
     from bignas_tf.training.run_data import load_run_data
     from bignas_tf.training.state import load_trained
+    from bignas_tf.zoo.trained import list_supernets, supernet_file
 
-    found = load_trained(run, "run")
+    found = load_trained(supernet_file(run) if run in list_supernets() else run, "run")
     split = load_run_data(found.recipe, data or found.data).calibration
     verified, calibrated = spread(len(split))
     return found.supernet, lambda size: (
         prepared(split.take(verified), size),
         prepared(split.take(calibrated), size),
     )
-
-
-def of_the_zoo(space: str) -> tuple[Any, str] | None:
-    """The zoo's supernet of a space, and its name."""
-    from bignas_tf.training.state import load_trained
-    from bignas_tf.zoo.trained import list_supernets, supernet_file
-
-    for name in list_supernets():
-        supernet = load_trained(supernet_file(name), "supernet").supernet
-        if supernet.space.name == space:
-            return supernet, name
-    return None
 
 
 def scikit_learn_images(channels: int) -> Images:
@@ -114,12 +103,9 @@ def subject() -> tuple[Any, Images, str]:
         require(name == FLAGS.space, "run", f"a run of space {FLAGS.space!r}", name)
         return supernet, images, FLAGS.run
     network = get_space(FLAGS.space)
-    images = scikit_learn_images(network.input_channels)
-    known = of_the_zoo(FLAGS.space)
-    if known:
-        return known[0], images, f"the zoo's {known[1]}"
     supernet = untrained(network, FLAGS.seed)
-    return supernet, images, f"untrained, random batch norm, seed {FLAGS.seed}"
+    source = f"untrained, random batch norm, seed {FLAGS.seed}"
+    return supernet, scikit_learn_images(network.input_channels), source
 
 
 def finished(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:

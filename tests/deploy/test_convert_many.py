@@ -10,6 +10,8 @@ from absl import flags
 ROOT = Path(__file__).resolve().parents[2]
 # `make test-long` asks for more.
 COUNTS = os.environ.get("BIGNAS_CONVERT_COUNTS", "cifar=1,bignas=1")
+# Images that the zoo's weights were trained on; without them untrained weights are converted.
+CIFAR10 = os.environ.get("BIGNAS_CIFAR10")
 
 
 def test_finished_children_are_not_converted_again_and_failures_end_in_status_1(
@@ -50,6 +52,7 @@ def test_random_children_all_convert_and_agree(space, quantizations, tmp_path):
             f"--count={count}",
             f"--quantizations={quantizations}",
             f"--folder={folder}",
+            *(["--run=cifar10", f"--data={CIFAR10}"] if CIFAR10 and space == "cifar" else []),
         ],
         stdout=subprocess.PIPE,
         text=True,
