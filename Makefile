@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart
-JAX_TESTS := not slow
+TESTS := not long and not slow
 SOURCES := bignas_tf export benchmarks docs notebooks tests zoo
 
 .PHONY: quickstart test test-all test-long lint format docs notebooks clean
@@ -32,12 +32,12 @@ quickstart: $(VENV)/.installed
 	@ls $(RUN)/*.tflite $(RUN)/report.html
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(TESTS)"
 	# A process has one backend of Keras.
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(JAX_TESTS)" tests/jax_backend
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(TESTS)" tests/jax_backend
 
 test-all:
-	$(MAKE) test JAX_TESTS=
+	$(MAKE) test TESTS="not long"
 
 # Hours; what was converted is not converted again. BIGNAS_CIFAR10=folder:PATH converts trained children.
 test-long: $(VENV)/.installed

@@ -11,7 +11,6 @@ python benchmarks/calibration.py --workdir=runs/cifar10 --names=s,l --csv=calibr
 """
 
 import csv
-import os
 import pathlib
 import statistics
 import time
@@ -140,7 +139,9 @@ def main(argv: list[str]) -> None:
     """Calibrates and scores."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")  # faster; read when TensorFlow loads
+    from bignas_tf.backend import tune_tensorflow
+
+    tune_tensorflow()
     from bignas_tf.checks import require, require_choice
     from bignas_tf.commands.run_folder import load_run, read_selected
 

@@ -10,7 +10,6 @@ python benchmarks/elastic_step.py --space=bignas --resolution=96 --batch=16 --js
 """
 
 import dataclasses
-import os
 import pathlib
 import statistics
 import time
@@ -188,6 +187,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from bignas_tf.backend import tune_tensorflow
+
+    tune_tensorflow()
     app.run(main)

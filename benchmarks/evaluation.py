@@ -15,7 +15,6 @@ import concurrent.futures
 import dataclasses
 import json
 import multiprocessing
-import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -166,7 +165,9 @@ def main(argv: list[str]) -> None:
     """Measures and writes the JSON."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")  # faster; read when TensorFlow loads
+    from bignas_tf.backend import tune_tensorflow
+
+    tune_tensorflow()
     from bignas_tf.deploy.latency import host_conditions
     from bignas_tf.search.budget import measure, parse_budgets
     from bignas_tf.search.coarse_to_fine import CoarseToFine

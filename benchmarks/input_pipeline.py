@@ -224,6 +224,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")  # as `bignas train` does
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from bignas_tf.backend import tune_tensorflow
+
+    tune_tensorflow()
     app.run(main)

@@ -12,7 +12,6 @@ python benchmarks/quantizations.py --workdir=runs/cifar10 --csv=quantizations.cs
 import csv
 import hashlib
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -154,7 +153,9 @@ def main(argv: list[str]) -> None:
     """Makes the files, measures them, prints the table."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from bignas_tf.backend import tune_tensorflow
+
+    tune_tensorflow()
     from bignas_tf.checks import require_choice
     from bignas_tf.commands.run_folder import child_files, load_run
     from bignas_tf.deploy import latency

@@ -15,7 +15,6 @@ python benchmarks/search_strategies.py --workdir=runs/cifar10 --folder=runs/benc
 from __future__ import annotations
 
 import csv
-import os
 import pathlib
 import statistics
 import types
@@ -231,6 +230,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")  # faster; read when TensorFlow loads
+    from bignas_tf.backend import tune_tensorflow
+
+    tune_tensorflow()
     app.run(main)

@@ -10,7 +10,7 @@ from typing import Any
 from absl import app
 from absl.flags import argparse_flags
 
-from bignas_tf.backend import choose_backend
+from bignas_tf.backend import choose_backend, tune_tensorflow
 from bignas_tf.deploy.script import BAD_INPUT, FAILED, INTERRUPTED, stop
 
 NEED_KERAS = (
@@ -105,10 +105,7 @@ def _load_tensorflow() -> None:
 
 def run() -> None:
     """Entry point of the console script."""
-    # Both are read when TensorFlow loads. Page faults of large buffers are what the BFC
-    # allocator saves on CPU.
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    tune_tensorflow()
     app.run(_main, flags_parser=_parse)
 
 

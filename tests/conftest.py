@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bignas_tf.backend import tune_tensorflow
+
+tune_tensorflow()  # as the commands do
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 

@@ -250,6 +250,7 @@ def log_lines(workdir):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     # 1,438 digits, of which 238 are left: 29 steps an epoch, 145 in all.
     command = (*TINY_RUN, f"--workdir={tmp_path}", "--set=held_out=1200", "--set=epochs=5")
@@ -276,6 +277,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     assert [line["step"] for line in log_lines(tmp_path)] == [*range(10, 141, 10), 145]
 
 
+@pytest.mark.slow
 def test_a_broken_image_met_in_training_is_named_last_and_what_was_trained_is_kept(tmp_path):
     images = tmp_path / "images"
     data = image_folder(images, count=50)

@@ -38,6 +38,7 @@ def test_extracting_again_gives_a_child_of_its_own():
 
 
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_calibrated_child_runs_where_the_package_is_not_installed(tmp_path):
     genotype = shared("attentive").space.sample(1, seed=2)[0]

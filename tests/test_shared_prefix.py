@@ -10,8 +10,6 @@ from bignas_tf.evaluation import ChildEvaluator, predict, prepared
 from bignas_tf.search.strategy import prefix_order
 from bignas_tf.shared_prefix import SharedPrefixes
 
-NAMES = ("digits", "kernels")
-
 
 def evaluator(name, **options):
     channels = SPACES[name]().input_channels
@@ -48,7 +46,7 @@ def genotypes(name, count):
     return list(dict.fromkeys(found))[:count]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["digits", pytest.param("kernels", marks=pytest.mark.slow)])
 def test_logits_are_bit_for_bit_those_of_the_child_alone(name, advances):
     chosen = sorted(genotypes(name, 12), key=prefix_order)
     together = evaluator(name)

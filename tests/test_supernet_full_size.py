@@ -11,6 +11,8 @@ from bignas_tf.extract import extract
 from bignas_tf.spaces import Genotype, get_space
 from bignas_tf.supernet import Supernet
 
+pytestmark = pytest.mark.slow  # tests/test_supernet.py does the same in small spaces
+
 NAMES = ("bignas", "attentivenas")
 BATCH = 3
 

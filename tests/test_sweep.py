@@ -152,6 +152,7 @@ def test_a_killed_sweep_goes_on_within_its_run_and_ends_like_one_that_was_not(
     assert rows(copy) == rows(finished[0])  # train_seconds too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["training", "measuring"])
 def test_sigterm_ends_a_sweep_that_the_same_command_goes_on_with(tmp_path, monkeypatch, at):
     def terminate(*arguments):
@@ -199,6 +200,7 @@ def test_a_diverged_run_is_recorded_and_others_may_be_added(tmp_path, monkeypatc
     assert len(rows(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_a_run_whose_weights_diverge_after_a_finite_loss_does_not_end_the_sweep(
     tmp_path, monkeypatch
 ):
@@ -268,6 +270,7 @@ def test_a_run_that_was_begun_does_not_go_on_for_another_number_of_epochs(tmp_pa
     assert_refused(call(tmp_path, other), "^error: Run 'one-seed0' was made with another epochs")
 
 
+@pytest.mark.slow
 def test_other_children_are_selected_from_the_same_weights_once_the_rows_are_gone(
     copy, monkeypatch
 ):

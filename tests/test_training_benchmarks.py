@@ -121,6 +121,7 @@ def test_a_short_op_is_timed_over_many_calls(timed, monkeypatch):
     assert len(calls) == 1 + 1 + 3 * 5  # runs of 50 ms
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config")
 def test_reading_and_waiting_are_counted_by_image_and_by_step(timed, tmp_path, monkeypatch):
     module = timed("input_pipeline")

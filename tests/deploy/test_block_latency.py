@@ -66,6 +66,7 @@ def test_files_are_timed_by_the_clock_and_statistic_that_the_header_names(nothin
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_measured_table_knows_every_block_and_the_networks_of_the_plan(tmp_path):
     path = tmp_path / "table.json"
     table = measure_table(PLAN, path, progress=False)

@@ -14,6 +14,7 @@ COUNTS = os.environ.get("BIGNAS_CONVERT_COUNTS", "cifar=1,bignas=1")
 CIFAR10 = os.environ.get("BIGNAS_CIFAR10")
 
 
+@pytest.mark.slow
 def test_finished_children_are_not_converted_again_and_failures_end_in_status_1(
     benchmark, tmp_path, capsys
 ):

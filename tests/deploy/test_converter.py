@@ -40,7 +40,10 @@ def test_a_file_computes_what_keras_does(kind, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("quantization", ["float32", "int8", "int16x8"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("float32", "int16x8")]
+
+
+@pytest.mark.parametrize("quantization", ["int8", *SLOW])
 def test_a_file_has_the_operators_and_outputs_of_one_made_by_way_of_a_saved_model(
     quantization, tmp_path
 ):

@@ -211,6 +211,7 @@ def test_a_file_of_quantization_aware_training_takes_the_bytes_of_a_picture(
     assert np.mean(logits.argmax(-1) == chosen) > 0.9
 
 
+@pytest.mark.slow
 def test_a_pruned_file_has_the_sparsity_asked_for(weights, images, measured_images, tmp_path):
     settings = FinetuneSettings("prune", 1, 1e-3, sparsity=0.6)
     network = finetunable(settings, SPEC, weights, 12)
@@ -228,6 +229,7 @@ def test_a_pruned_file_has_the_sparsity_asked_for(weights, images, measured_imag
     assert found.deflated_bytes < found.bytes - 4 * 0.6 * found.weights + 0.3 * found.weights
 
 
+@pytest.mark.slow
 def test_a_clustered_file_has_few_values_in_each_kernel(weights, images, measured_images, tmp_path):
     settings = FinetuneSettings("cluster", 1, 1e-3, clusters=5)
     network = finetunable(settings, SPEC, weights, 4)

@@ -90,6 +90,7 @@ def test_a_file_multiplies_and_adds_just_as_often_as_its_network_says(
     assert ("HARD_SWISH" in done.graph.outside) == (quantization == "int8")
 
 
+@pytest.mark.slow
 def test_batch_norm_is_folded_in_an_onnx_file_too(photographs, tmp_path, monkeypatch):
     fold, raw = onnx_file._write_folded, tmp_path / "raw"
 

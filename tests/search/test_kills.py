@@ -116,6 +116,7 @@ def kill_when_held(held):
     held.unlink()
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_evaluates_costs_one_evaluation(
     tmp_path, unbroken, capfd, monkeypatch
 ):

@@ -295,6 +295,7 @@ def as_written():
 
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates; eager steps draw
 # tf.data's own warning that it is not run eagerly.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config")
 def test_kerastuners_own_tuners_train_children_from_scratch(tmp_path, as_written):

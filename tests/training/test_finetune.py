@@ -41,7 +41,10 @@ def finetuner(folder, technique="plain", rate=1e-2, origin=0, **own):
     return Finetuner(network, plan, settings, folder, {"child": origin}, ["bignas", "finetune"])
 
 
-@pytest.mark.parametrize("technique", list(OWN))
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("prune", "cluster")]
+
+
+@pytest.mark.parametrize("technique", ["quantize", *SLOW])
 def test_a_resumed_finetuning_equals_an_uninterrupted_one(technique, tmp_path):
     own = OWN[technique]
     whole = finetuner(tmp_path / "whole", technique, **own)

@@ -197,7 +197,7 @@ print(json.dumps({
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-@pytest.mark.parametrize("kind", ["rmsprop", "sgd"])
+@pytest.mark.parametrize("kind", [pytest.param("rmsprop", marks=pytest.mark.slow), "sgd"])
 def test_jax_trains_as_tensorflow_does_without_importing_it(kind):
     rng = np.random.default_rng(0)
     shapes = [(3, 4), (4,), ()]

@@ -54,6 +54,7 @@ def test_a_killed_run_that_goes_on_equals_one_that_never_stopped(tmp_path):
     assert [line["step"] for line in records(killed)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_run_in_three_sittings_equals_one_in_one(tmp_path, eager):
     Trainer(RECIPE, tmp_path / "one").run(stop_after=5)
     for stop in (1, 3, 5):

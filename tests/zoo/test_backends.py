@@ -53,6 +53,7 @@ def clean_process(built, tmp_path_factory):
     return np.array(model(images)), np.load(folder / "outputs.npy"), said
 
 
+@pytest.mark.slow
 def test_a_saved_model_needs_nothing_of_this_package_and_runs_under_jax(clean_process):
     expected, outputs, said = clean_process
     assert (said["backend"], said["ours_before"]) == ("jax", [])
