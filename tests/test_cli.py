@@ -14,6 +14,7 @@ import pytest
 from tiny_run import image_folder
 
 import bignas_tf.cli as cli
+from bignas_tf.backend import tune_tensorflow
 
 # The command as it is installed, with a space small enough to be traced in seconds; `disk`
 # keeps images on disk, as a data set larger than memory would be.
@@ -300,3 +301,19 @@ def test_a_broken_image_met_in_training_is_named_last_and_what_was_trained_is_ke
     assert "Traceback" not in err
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     assert 0 <= int(saved.stem[5:]) < 10
+
+
+def test_tensorflow_is_set_up_except_where_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("TF_CPU_ALLOCATOR_USE_BFC", "false")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    tune_tensorflow()
+    assert os.environ["TF_CPU_ALLOCATOR_USE_BFC"] == "false"
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1"
+
+
+def test_onednn_is_left_alone_on_other_processors(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    tune_tensorflow()
+    assert "TF_ENABLE_ONEDNN_OPTS" not in os.environ
