@@ -51,15 +51,16 @@ def _count(x: Any) -> Any:
     return tf.cast(tf.size(x) // tf.shape(x)[-1], x.dtype)
 
 
-def _column_means(x: Any) -> Any:
-    """Means over all axes but the last, as a product with ones: one run over the memory."""
+def column_sums(x: Any) -> Any:
+    """Sums over all axes but the last, as a product with ones: one run over the memory."""
     rows = tf.reshape(x, (-1, tf.shape(x)[-1]))
-    return tf.matmul(tf.ones((1, tf.shape(rows)[0]), x.dtype), rows)[0] / _count(x)
+    return tf.matmul(tf.ones((1, tf.shape(rows)[0]), x.dtype), rows)[0]
 
 
 def _separate_moments(x: Any) -> tuple[Any, Any]:
-    mean = _column_means(x)
-    return mean, _column_means(tf.math.squared_difference(x, mean))
+    count = _count(x)
+    mean = column_sums(x) / count
+    return mean, column_sums(tf.math.squared_difference(x, mean)) / count
 
 
 def _fused_moments(x: Any) -> tuple[Any, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from bignas_tf.fused_batch_norm import column_sums
+
 
 def replicas() -> int:
     """Replicas that run the present function in sync; 1 outside of `strategy.run`."""
@@ -31,12 +33,6 @@ def _gathered(values: Any) -> Any:
     return _summed(own[:, None] * values[None])
 
 
-def _column_sums(x: Any) -> Any:
-    """Sums over all axes but the last, as a product with ones: one run over the memory."""
-    rows = tf.reshape(x, (-1, tf.shape(x)[-1]))
-    return tf.matmul(tf.ones((1, tf.shape(rows)[0]), x.dtype), rows)[0]
-
-
 def _filled(x: Any, width: int) -> Any:
     return tf.ensure_shape(tf.pad(x, [[0, width - tf.size(x)]]), [width])
 
@@ -49,8 +45,8 @@ def _global_moments(x: Any, width: int) -> tuple[Any, Any, Any]:
         variances", 1979.
     """
     own = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), x.dtype)
-    mean = _column_sums(x) / own
-    squares = _column_sums(tf.math.squared_difference(x, mean))
+    mean = column_sums(x) / own
+    squares = column_sums(tf.math.squared_difference(x, mean))
     channels = tf.size(mean)
     found = _gathered(tf.concat([own[None], _filled(mean, width), _filled(squares, width)], axis=0))
     counts, means, squares = (
@@ -84,7 +80,7 @@ def normalize_by_global_batch(x: Any, gamma: Any, beta: Any, epsilon: float, wid
 
         def gradient(dy: Any) -> Any:
             normalized = (x - mean) * inverse
-            d_gamma, d_beta = _column_sums(dy * normalized), _column_sums(dy)
+            d_gamma, d_beta = column_sums(dy * normalized), column_sums(dy)
             sums = _summed(tf.concat([_filled(d_gamma, width), _filled(d_beta, width)], axis=0))
             along, constant = (
                 part[: tf.size(d_beta)] for part in tf.split(sums / count, [width, width])
