@@ -29,6 +29,7 @@ from bignas_tf.stretch import Stretch, stretch
 Gather = Callable[[np.ndarray], np.ndarray]
 METHODS = ("sequential", "batch_average")
 CHUNK = 256  # images that run at a time; the result does not depend on it
+MEMORY_LIMIT_MB = 4096.0
 # Positions that are summed in float32: fused kernels lose 1e-3 of a variance over 3e6 of them.
 POSITIONS = 2**15
 
@@ -92,7 +93,7 @@ def calibrate(
     spec: NetworkSpec | None = None,
     method: str = "sequential",
     chunk: int = CHUNK,
-    memory_limit_mb: float = 4096,
+    memory_limit_mb: float = MEMORY_LIMIT_MB,
 ) -> dict[str, np.ndarray]:
     """Re-estimates the batch-norm statistics of a child and writes them into it.
 
@@ -133,7 +134,7 @@ def batch_norm_statistics(
     *,
     method: str = "sequential",
     chunk: int = CHUNK,
-    memory_limit_mb: float = 4096,
+    memory_limit_mb: float = MEMORY_LIMIT_MB,
     gather: Gather | None = None,
 ) -> dict[str, np.ndarray]:
     """Statistics of every batch normalization of a network; see `calibrate`.

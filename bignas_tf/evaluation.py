@@ -10,7 +10,13 @@ import numpy as np
 from keras import ops as K
 
 from bignas_tf import cost
-from bignas_tf.calibration import CHUNK, Gather, batch_norm_statistics, held_blocks
+from bignas_tf.calibration import (
+    CHUNK,
+    MEMORY_LIMIT_MB,
+    Gather,
+    batch_norm_statistics,
+    held_blocks,
+)
 from bignas_tf.data import Split
 from bignas_tf.ops import INPUT, BatchNorm, last_uses
 from bignas_tf.primitives import full_precision
@@ -22,8 +28,7 @@ from bignas_tf.stretch import stretch
 from bignas_tf.supernet import Supernet
 from bignas_tf.weights import slice_weights
 
-BATCH = 256
-MEMORY_LIMIT_MB = 4096.0
+BATCH = 256  # images that run at a time
 
 
 def network(spec: NetworkSpec, weights: Mapping[str, Any]) -> Callable[[Any], Any]:
@@ -64,7 +69,7 @@ def prepared(split: Split, resolution: int) -> np.ndarray:
     """All images of a split in the input range at `resolution`, float32."""
     streamed = Streamed(split, resolution)
     found = np.empty(streamed.shape, np.float32)
-    for start, stop in _spans(len(split), BATCH):  # not concatenated: that holds them twice
+    for start, stop in _spans(len(split)):  # not concatenated: that holds them twice
         found[start:stop] = streamed[start:stop]
     return found
 
@@ -104,12 +109,12 @@ def prepared_or_streamed(
 
 def batches_of(images: np.ndarray | Streamed) -> Iterator[np.ndarray]:
     """Images in order, in parts that a network runs at a time."""
-    for start, stop in _spans(len(images), BATCH):
+    for start, stop in _spans(len(images)):
         yield images[start:stop]
 
 
-def _spans(count: int, size: int) -> list[tuple[int, int]]:
-    return [(start, min(start + size, count)) for start in range(0, count, size)]
+def _spans(count: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
 
 def predict(
@@ -198,7 +203,7 @@ def sliced_statistics(
 
 
 def _chunks(images: np.ndarray | Streamed) -> list[Any]:
-    return [K.convert_to_tensor(images[i:j]) for i, j in _spans(len(images), BATCH)]
+    return [K.convert_to_tensor(batch) for batch in batches_of(images)]
 
 
 class ChildEvaluator:

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops as K
 
 from bignas_tf import evaluation
-from bignas_tf.calibration import CHUNK, PooledMoments
+from bignas_tf.calibration import CHUNK, MEMORY_LIMIT_MB, PooledMoments
 from bignas_tf.checks import require
 from bignas_tf.data import Split
 from bignas_tf.evaluation import ChildEvaluator, metrics_of
@@ -34,7 +34,7 @@ def child_evaluator(
     calibration: Split,
     validation: Split,
     split: str = "held-out training",
-    memory_limit_mb: float = 4096,
+    memory_limit_mb: float = MEMORY_LIMIT_MB,
 ) -> ChildEvaluator | MaskedEvaluator:
     """The evaluator that suits Keras's backend; arguments are those of `ChildEvaluator`."""
     masked = keras.backend.backend() == "jax"
@@ -180,7 +180,7 @@ class MaskedEvaluator:
         calibration: Split,
         validation: Split,
         split: str = "held-out training",
-        memory_limit_mb: float = 4096,
+        memory_limit_mb: float = MEMORY_LIMIT_MB,
     ):
         backend = keras.backend.backend()
         require(backend == "jax", "KERAS_BACKEND", "jax for a MaskedEvaluator", backend)
