@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from bignas_tf.evaluation import (
     prepared_or_streamed,
     sliced_statistics,
 )
+from bignas_tf.files import read_json
 from bignas_tf.intervals import wilson_interval
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.primitives import full_precision
@@ -75,7 +75,7 @@ class RunEvaluation:
     def _child(self, path: Path) -> dict[str, Any]:
         """A saved child as it is, and with the biggest child's statistics instead."""
         child = keras.models.load_model(path, compile=False)
-        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        described = read_json(path.with_suffix(".json"))
         spec = NetworkSpec.from_json(described["spec"])
         weights = {variable.path: np.asarray(variable) for variable in child.variables}
         images = prepared_or_streamed(self._source.test, spec.input_shape[0])

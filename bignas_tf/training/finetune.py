@@ -15,15 +15,21 @@ import tqdm
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.data.pipeline import TrainingBatches
+from bignas_tf.files import read_json
 from bignas_tf.resize import resize, to_input_range
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.finetune_settings import FinetuneSettings
 from bignas_tf.training.interruptions import Interruptions
-from bignas_tf.training.logs import JsonlLog, run_record, write_json
+from bignas_tf.training.logs import (
+    LOG_EVERY,
+    JsonlLog,
+    resumed_record,
+    run_record,
+    write_json,
+)
 from bignas_tf.training.loop import NonFiniteLossError
 from bignas_tf.training.losses import label_cross_entropy, mixed_targets
 from bignas_tf.training.schedules import build_schedule
-from bignas_tf.training.trainer import LOG_EVERY
 
 
 class Finetuner:
@@ -82,10 +88,7 @@ class Finetuner:
         path = self.folder / "run.json"
         record = run_record(command, {"finetune": self.settings.seed or 0}, {}) | self._identity
         if self.step and path.is_file():
-            first = json.loads(path.read_text(encoding="utf-8"))
-            kept = ("started", "command", "versions", "threads", "machine")
-            again = {"step": self.step, **{key: record[key] for key in kept}}
-            record = {**first, "resumed": [*first.get("resumed", []), again]}
+            record = resumed_record(read_json(path), record, self.step)
         write_json(path, record)
 
     def _state(self) -> dict[str, Any]:

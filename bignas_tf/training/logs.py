@@ -27,6 +27,8 @@ from bignas_tf.checks import is_int, require_int
 from bignas_tf.json_lines import mend, read_lines, write_lines
 from bignas_tf.machine import cpu_model, device
 
+LOG_EVERY = 10  # steps between two lines of a log
+
 
 class JsonlLog:
     """Metrics as one JSON object per line, each with its `step`.
@@ -227,6 +229,19 @@ def run_record(
         "threads": threads,
         "machine": {"platform": platform.platform(), "cpu": cpu_model(), "device": device()},
     }
+
+
+def resumed_record(first: Mapping[str, Any], now: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """The record of a run that goes on: how it was started, and how each time after that.
+
+    Args:
+        first: the run's record so far.
+        now: its record were it started now.
+        step: int, from which it goes on.
+    """
+    kept = ("started", "command", "versions", "threads", "machine", "loop")
+    again = {"step": step, **{key: now[key] for key in kept if key in now}}
+    return {**first, "resumed": [*first.get("resumed", []), again]}
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -17,7 +17,7 @@ from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.run_data import RunData
-from bignas_tf.training.state import pack, require_run, unpack
+from bignas_tf.training.state import checksum, pack, require_run, unpack
 
 # What may differ when a run is resumed: how long it runs and how often it looks.
 RESUMABLE = (
@@ -94,13 +94,9 @@ class RunCheckpoints:
 
     def checksums(self) -> dict[str, int]:
         """Of weights and optimizer, recipe, data and teacher: numbers that workers can compare."""
-        arrays = pack(self._supernet, self._optimizer)
-        weights = 0
-        for name in sorted(arrays):
-            weights = zlib.crc32(arrays[name].tobytes(), weights)
         fields = {k: v for k, v in self._recipe.to_json().items() if k != "data"}
         return {
-            "weights": weights,
+            "weights": checksum(pack(self._supernet, self._optimizer)),
             "recipe": zlib.crc32(json.dumps(fields, sort_keys=True).encode()),
             "data": zlib.crc32(self._data.source.fingerprint.encode()),
             "teacher": int(self._teacher["crc32"]) if self._teacher else 0,

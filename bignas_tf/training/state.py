@@ -54,6 +54,14 @@ def pack(supernet: Supernet, optimizer: keras.optimizers.Optimizer) -> dict[str,
     return weights | slots
 
 
+def checksum(arrays: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 of the values of arrays, in the order of their names."""
+    found = 0
+    for name in sorted(arrays):
+        found = zlib.crc32(arrays[name].tobytes(), found)
+    return found
+
+
 def unpack(
     supernet: Supernet, optimizer: keras.optimizers.Optimizer, arrays: Mapping[str, np.ndarray]
 ) -> None:
@@ -234,13 +242,10 @@ def teacher_from(path: str | Path, calibration: Split, classes: Sequence[str]) -
         )
     genotype = trained.supernet.space.biggest()
     evaluator = child_evaluator(trained.supernet, calibration, calibration)
-    crc32 = 0
-    for _, array in sorted(trained.supernet.weight_arrays().items()):
-        crc32 = zlib.crc32(array.tobytes(), crc32)
     source: dict[str, str | int] = {
         "file": trained.path.name,
         "step": trained.step,
-        "crc32": crc32,
+        "crc32": checksum(trained.supernet.weight_arrays()),
     }
     return Teacher(genotype.spec(), evaluator.finished_weights(genotype), source)
 

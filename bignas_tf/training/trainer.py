@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sys
 import time
@@ -14,11 +13,17 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.files import only_writer
+from bignas_tf.files import only_writer, read_json
 from bignas_tf.spaces import Space
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.interruptions import Interruptions
-from bignas_tf.training.logs import RunLogs, run_record, write_json
+from bignas_tf.training.logs import (
+    LOG_EVERY,
+    RunLogs,
+    resumed_record,
+    run_record,
+    write_json,
+)
 from bignas_tf.training.loop import NonFiniteLossError, WorkerLostError, loop_class
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import POLICIES, Recipe
@@ -28,7 +33,6 @@ from bignas_tf.training.run_data import list_bad_images, load_run_data
 from bignas_tf.training.schedules import build_schedule
 from bignas_tf.training.state import averaged, initialize_from, teacher_from
 
-LOG_EVERY = 10
 ACCURACY = "accuracy/"  # and the name of the child, in logs
 PATIENCE = 60.0  # seconds that a worker which lost another waits for those that save before it
 
@@ -131,16 +135,12 @@ class Trainer:
         """Writes run.json; a resumed run keeps the record of how it was started."""
         path = self.workdir / "run.json"
         record = run_record(command, {"run": self.recipe.seed}, self.recipe.to_json())
-        if self.step and path.is_file():
-            first = json.loads(path.read_text(encoding="utf-8"))
-            kept = ("started", "command", "versions", "threads", "machine")
-            again = {key: record[key] for key in kept}
-            again["loop"] = self.loop.describe()
-            resumed = [*first.get("resumed", []), {"step": self.step, **again}]
-            write_json(path, {**first, "recipe": record["recipe"], "resumed": resumed})
-            return
         record["rule"] = rule.config()
         record["loop"] = self.loop.describe()
+        if self.step and path.is_file():
+            resumed = resumed_record(read_json(path), record, self.step)
+            write_json(path, {**resumed, "recipe": record["recipe"]})
+            return
         record["data"] = {
             "source": self.data.source.name,
             "fingerprint": self.data.source.fingerprint,
