@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bignas_tf.checks import is_number
+from bignas_tf.checks import is_int, is_number
 from bignas_tf.data.crops import draw_crops
 from bignas_tf.data.errors import DataError
 from bignas_tf.data.images import in_parallel
@@ -325,7 +325,7 @@ class AugmentationPolicy:
 
 
 def _is_int(value: Any, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return is_int(value, low) and value <= high
 
 
 def _outside(index: np.ndarray, size: int) -> np.ndarray:

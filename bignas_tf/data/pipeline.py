@@ -10,11 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from bignas_tf.data.augmentation import AugmentationPolicy
-from bignas_tf.data.batches import ALL, BatchPlan, evaluation_batches
+from bignas_tf.data.batches import ALL, BatchPlan
 from bignas_tf.data.errors import DataError
 from bignas_tf.data.split import Split
-
-__all__ = ["TrainingBatches", "evaluation_batches", "training_batches"]
 
 _PARALLEL_STEPS = 2  # files of one batch are decoded in parallel already
 _PREFETCH = 4
