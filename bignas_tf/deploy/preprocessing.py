@@ -41,9 +41,12 @@ def leading_rescaling(model: Any) -> Any:
 
 
 def range_inside(model: Any) -> tuple[float, float] | None:
-    """Where a leading `Rescaling` takes 0 and 255, if it is to [-1, 1] or [0, 1]."""
+    """Where a leading `Rescaling` takes 0 and 255, if it is to [-1, 1] or [0, 1].
+
+    None for any other, such as one with a factor for each channel.
+    """
     rescaling = leading_rescaling(model)
-    if rescaling is None:
+    if rescaling is None or np.ndim(rescaling.scale) or np.ndim(rescaling.offset):
         return None
     ends = np.multiply(BYTES, rescaling.scale) + rescaling.offset
     return (float(ends[0]), float(ends[1])) if np.max(np.abs(ends)) < _UNIT else None
@@ -65,8 +68,8 @@ def placed(
         The model and its metadata, with `input_range` and `preprocessing`.
 
     Raises:
-        ValueError: for another word, and for a model of bytes without a `Rescaling` to take
-            away.
+        ValueError: for another word, and for a model of bytes without a `Rescaling`, to
+            [-1, 1] or [0, 1], to take away.
     """
     import keras
 
@@ -84,7 +87,7 @@ def placed(
         if inner is None:
             raise ValueError(
                 "`preprocessing` must be 'inside' for a model of bytes that begins with no "
-                "Rescaling layer. Received: 'outside'"
+                "Rescaling layer to [-1, 1] or [0, 1]. Received: 'outside'"
             )
         model = keras.Model(leading_rescaling(model).output, model.outputs[0], name=model.name)
         low, high = (float(round(end)) for end in inner)

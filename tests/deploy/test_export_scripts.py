@@ -101,6 +101,7 @@ def test_a_zoo_model_is_checked_on_bytes_and_its_json_says_so(make_model, monkey
         (1 / 127.5, -1, [0, 255]),
         (1 / 255, 0, [0, 255]),
         (2, -1, [-1, 1]),
+        ([1 / 58] * 3, [-2.1, -2.0, -1.8], [-1, 1]),  # no range, but one for each channel
         (None, None, [-1, 1]),
     ],
 )
@@ -109,9 +110,9 @@ def test_a_leading_rescaling_tells_the_input_range_unless_the_json_does(
 ):
     import keras
 
-    model = make_model((8, 8, 1))
+    model = make_model((8, 8, 3))
     if scale:
-        inputs = keras.Input((8, 8, 1))
+        inputs = keras.Input((8, 8, 3))
         rescaled = keras.layers.Rescaling(scale, offset)(inputs)
         model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(rescaled)))
     path = tmp_path / "child.keras"

@@ -241,6 +241,10 @@ def test_preprocessing_goes_in_and_out_again(model, photographs):
     np.testing.assert_allclose(outside(photographs), model(photographs), rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="begins with no Rescaling"):
         placed(model, {"input_range": [0, 255]}, "outside")
+    inputs = keras.Input((24, 24, 3))
+    each = keras.layers.Rescaling([1 / 58] * 3, [-2.1, -2.0, -1.8])(inputs)
+    with pytest.raises(ValueError, match=r"begins with no Rescaling layer to \[-1, 1\] or"):
+        placed(keras.Model(inputs, model(each)), {"input_range": [0, 255]}, "outside")
     with pytest.raises(ValueError, match="`preprocessing` must be one of inside, outside"):
         placed(model, {}, "both")
 
