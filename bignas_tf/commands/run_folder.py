@@ -75,12 +75,6 @@ def recorded(arguments: Any, seeds: dict[str, int], trained: Any = None) -> Iter
     write_json(arguments.workdir / f"run.{arguments.command}.json", entry)
 
 
-def record(arguments: Any, seeds: dict[str, int], trained: Any = None) -> None:
-    """Writes run.COMMAND.json: how the command was called, on what."""
-    with recorded(arguments, seeds, trained):
-        pass
-
-
 def require_current(children: Sequence[Path], trained: Any) -> None:
     """Requires extracted children to have been cut from these weights, as far as they tell.
 

@@ -117,7 +117,7 @@ class SearchBar(tqdm):
         best = [f"{entry['name']} {100 * entry['accuracy']:.2f} %" for entry in selected]
         self.set_postfix_str(", ".join([note] * bool(note) + best), refresh=False)
         reports = [report for report in screenings if report["fresh_tau"] is not None]
-        for report in reports[self._told :] if not self.disable else ():
+        for report in reports[self._told :]:
             self.write(sentence(report), file=sys.stderr)
         self._told = len(reports)
         self.update(known - self.n)

@@ -84,12 +84,11 @@ class SearchOptions:
             ValueError: also for an unknown one, or one that this search would not look at.
         """
         found: SearchOptions = from_json(cls, options, "`select`")
-        strategy = options.get("strategy", cls.strategy)
         for name in options:
             users = [each for each, names in OF_STRATEGIES.items() if name in names]
-            if users and strategy in STRATEGIES:
+            if users:
                 allowed = f"left out unless `strategy` is {' or '.join(users)}"
-                require(strategy in users, name, allowed, options[name])
+                require(found.strategy in users, name, allowed, options[name])
             if name in OF_DEVICE:
                 require("device" in options, name, "left out without `device`", options[name])
         return found

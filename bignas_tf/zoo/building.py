@@ -16,7 +16,6 @@ from bignas_tf.files import read_json
 from bignas_tf.ops import shapes
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.zoo.presets import get_preset, get_spec
-from bignas_tf.zoo.trained import weights_of
 from bignas_tf.zoo.weights import find_weights, load_weights
 
 ImageShape = tuple[int | None, int | None, int]
@@ -140,7 +139,7 @@ def _build(
     require_int("classes", classes)
     _check_activation(classifier_activation, include_top and weights is not None)
     shape = _input_shape(spec, include_top, input_tensor, input_shape)
-    path = find_weights(weights, preset, weights_of(preset) if preset else ())
+    path = find_weights(weights, preset)
     if input_tensor is None:
         input_tensor = keras.Input(shape, name="input")
     size = [side or default for side, default in zip(shape[:2], spec.input_shape[:2], strict=True)]

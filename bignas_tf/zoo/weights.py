@@ -15,19 +15,19 @@ import keras
 from bignas_tf.checks import require
 from bignas_tf.ops import Dense
 from bignas_tf.zoo.download import fetch, is_remote
-from bignas_tf.zoo.trained import weights_file
+from bignas_tf.zoo.trained import weights_file, weights_of
 
 # HDF5. Keras takes the same method for `.keras` files and folders of shards; one form is enough.
 SUFFIX = ".weights.h5"
 
 
-def find_weights(weights: Any, preset: str | None, names: tuple[str, ...]) -> Path | None:
+def find_weights(weights: Any, preset: str | None) -> Path | None:
     """The file that `weights` stands for.
 
     Args:
-        weights: None, one of `names`, a path or an address (`bignas_tf.zoo.download.fetch`).
-        preset: the network that `names` are weights of.
-        names: of weights that come with the package.
+        weights: None, the name of weights that come with the preset, a path or an address
+            (`bignas_tf.zoo.download.fetch`).
+        preset: name of the network in the zoo; None for one that is not in it.
 
     Returns:
         The path of a file that exists and has its hash, if one is known; None for None.
@@ -38,6 +38,7 @@ def find_weights(weights: Any, preset: str | None, names: tuple[str, ...]) -> Pa
     """
     if weights is None:
         return None
+    names = () if preset is None else weights_of(preset)
     if preset is not None and isinstance(weights, str) and weights in names:
         return weights_file(preset, weights)
     named = "".join(f", {name!r}" for name in names)
