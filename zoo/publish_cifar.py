@@ -9,7 +9,6 @@ python zoo/publish_cifar.py --workdir=RUN --command='python benchmarks/evidence.
 """
 
 import argparse
-import hashlib
 import json
 import pathlib
 import types
@@ -26,7 +25,9 @@ SOURCE = "ours: `bignas evaluate` on all test images of CIFAR-10, see zoo/cards/
 
 def file_entry(path: pathlib.Path) -> dict[str, str]:
     """Name and hash of a published file."""
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    from bignas_tf.zoo.download import sha256_of
+
+    return {"file": path.name, "sha256": sha256_of(path)}
 
 
 def write_child(child: pathlib.Path, described: dict, path: pathlib.Path) -> None:

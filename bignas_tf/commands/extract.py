@@ -60,10 +60,8 @@ def parse_genotype(text: str, space: Any) -> Any:
         return getattr(space, text)()
     try:
         values = json.loads(text)
-    except ValueError as error:
-        raise ValueError(
-            f'`genotype` must be "smallest", "biggest" or a JSON object. Received: {text}'
-        ) from error
+    except ValueError:
+        values = None
     if not isinstance(values, dict):
         raise ValueError(
             f'`genotype` must be "smallest", "biggest" or a JSON object. Received: {text}'

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.checks import require, require_choice
+from bignas_tf.search.latency import DEVICES
 
-DEVICES = ("host",)
 CHOICES = ("device", "serial", "backend", "cores")  # of the columns of an Android CSV
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bignas_tf.checks import require_int
-from bignas_tf.search.budget import Budget, cheapest
+from bignas_tf.search.budget import Budget
 from bignas_tf.search.round_strategy import RoundStrategy
 from bignas_tf.spaces import Gene, Genotype, Space
 
@@ -133,13 +133,13 @@ class CoarseToFine(RoundStrategy):
             return [
                 genotype
                 for genotype in skeletons(self.space)
-                if not self.known(genotype) and any(b.allows(genotype) for b in self.budgets)
+                if not self.known(genotype) and self.allows(genotype)
             ]
         proposed: dict[Genotype, None] = {}
         for index, budget in enumerate(self.budgets):
             rng = self.rng(number, index)
             # The grid has a child under the budget unless the cheapest is none of it.
-            parent = self.best(budget) or cheapest(budget, self.space)
+            parent = self.best(budget) or self.cheapest(budget)
             fresh = {
                 genotype: None
                 for genotype in (parent, *map(self.space.canonical, self._variations(parent, rng)))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from bignas_tf.checks import is_number, require
 from bignas_tf.json_lines import append_line, mend, read_lines, write_lines
-from bignas_tf.search.budget import measure
+from bignas_tf.search.metrics import measure
 from bignas_tf.spaces import Genotype, Space
 
 COSTS = ("mmacs", "params_m")

@@ -12,6 +12,7 @@ from landscapes import OneHeadSpace, noisy, tiny_space
 
 from bignas_tf.files import FolderInUse
 from bignas_tf.search import (
+    METRICS,
     Budget,
     CoarseToFine,
     RandomSearch,
@@ -21,7 +22,6 @@ from bignas_tf.search import (
     register_metric,
     select,
 )
-from bignas_tf.search.budget import METRICS
 from bignas_tf.search.results import read_selected
 from bignas_tf.spaces import get_space
 
