@@ -212,8 +212,8 @@ def cheapest(budget: Budget, space: Space) -> Genotype:
     parameters and in the size of the file, but need not be in others: on some machines a
     layer with more channels is the faster one. So from the smallest child, and then from
     `STARTS` random ones, each gene in turn takes its cheapest choice (coordinate descent)
-    until none gets cheaper. That need not find the least cost either, and says so nowhere
-    that it does; it is the same at every call.
+    until none gets cheaper. That need not find the least cost either; it is the same at
+    every call.
 
     Args:
         budget: of any metric.

@@ -37,10 +37,10 @@ def write_results(
 
     `trials.csv` has a row per evaluation: `order` from 1, `phase`, `split`, `accuracy`, the
     costs and other metrics, and a column per gene; `front.csv` those rows that no other beats
-    in the objectives, by ascending cost; `selected/NAME.json` a chosen child:
-    its entry, `order` among the budgets (from 0), `spec`, the network, and whether the search
-    is `finished`. A search with a
-    predictor has `screening.csv`, a row per round, as in `Screening.reports`.
+    in the objectives, by ascending cost; `selected/NAME.json` a chosen child: its entry,
+    `order` among the budgets (from 0), `spec`, the network, and whether the search is
+    `finished`. A search with a predictor has `screening.csv`, a row per round, as in
+    `Screening.reports`.
 
     Args:
         folder: of the search.
