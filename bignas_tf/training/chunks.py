@@ -63,10 +63,10 @@ def prepared_chunks(
     """
 
     def chunk(start: int, end: int) -> Chunk:
-        terms = [rule.plan(seed, step) for step in range(start, end)]
-        fixed = {signature(plan) for plan in terms}
+        plans = [rule.plan(seed, step) for step in range(start, end)]
+        fixed = {signature(terms) for terms in plans}
         require(len(fixed) == 1, "rule", "one whose terms are the same in every step", fixed)
-        inputs = _varying(terms, resolutions)
+        inputs = _varying(plans, resolutions)
         index = [plan.indices(step) for step in range(start, end)]
         inputs["index"] = np.asarray(index, np.int32)
         draws = [plan.draws(step) for step in range(start, end)]
@@ -81,7 +81,7 @@ def prepared_chunks(
                 name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
                 for name, array in inputs.items()
             }
-        return Chunk(end - start, terms[0], inputs)
+        return Chunk(end - start, plans[0], inputs)
 
     with concurrent.futures.ThreadPoolExecutor(1, "bignas-chunks") as ahead:
         pending: Any = None
@@ -107,9 +107,9 @@ def signature(terms: Sequence[Term]) -> tuple[Any, ...]:
     return tuple((t.name, t.role, t.weight, t.genotype if t.recurs else None) for t in terms)
 
 
-def _varying(steps: Sequence[Sequence[Term]], resolutions: Sequence[int]) -> Inputs:
+def _varying(plans: Sequence[Sequence[Term]], resolutions: Sequence[int]) -> Inputs:
     """Size tables, `(steps, terms, ops, 4)`, and positions of resolutions, `(steps, terms)`."""
-    genotypes = [[term.genotype for term in terms if not term.recurs] for terms in steps]
+    genotypes = [[term.genotype for term in terms if not term.recurs] for terms in plans]
     tables = [[size_table(genotype) for genotype in row] for row in genotypes]
     positions = [
         [resolutions.index(genotype["resolution"]) for genotype in row] for row in genotypes

@@ -47,9 +47,9 @@ class FinetuneSettings:
         if self.label_smoothing is not None:
             require_rate("label_smoothing", self.label_smoothing)
         for name, technique in _OWN.items():
-            given, value = getattr(self, name) is not None, getattr(self, name)
-            wanted = "given" if self.technique == technique else "left out"
-            require(given == (wanted == "given"), name, f"{wanted} to {self.technique}", value)
+            value, own = getattr(self, name), self.technique == technique
+            wanted = "given" if own else "left out"
+            require((value is not None) == own, name, f"{wanted} to {self.technique}", value)
         if self.sparsity is not None:
             ok = is_number(self.sparsity) and 0 < self.sparsity < 1
             require(ok, "sparsity", "above 0 and below 1", self.sparsity)

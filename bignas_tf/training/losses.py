@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
+from keras import ops as K
 
 from bignas_tf.checks import require, require_int, require_rate
 
@@ -34,7 +34,7 @@ def label_cross_entropy(labels: Any, logits: Any, label_smoothing: float = 0.0) 
         ValueError: if `labels` is neither, or on `label_smoothing` out of range.
     """
     require_rate("label_smoothing", label_smoothing)
-    labels = ops.convert_to_tensor(labels)
+    labels = K.convert_to_tensor(labels)
     log_probabilities = _log_softmax(logits, "logits")
     label_dtype = keras.backend.standardize_dtype(labels.dtype)
     classes = log_probabilities.shape[-1]
@@ -48,9 +48,9 @@ def label_cross_entropy(labels: Any, logits: Any, label_smoothing: float = 0.0) 
             f"integers of shape `(batch,)` or floats of shape `(batch, {classes})`",
             (label_dtype, tuple(labels.shape)),
         )
-        target = ops.cast(labels, dtype)
+        target = K.cast(labels, dtype)
     target = (1.0 - label_smoothing) * target + label_smoothing / classes
-    return -ops.sum(target * log_probabilities, axis=-1)
+    return -K.sum(target * log_probabilities, axis=-1)
 
 
 def mixed_targets(labels: Any, partners: Any, shares: Any, classes: int) -> Any:
@@ -74,7 +74,7 @@ def mixed_targets(labels: Any, partners: Any, shares: Any, classes: int) -> Any:
     """
     require_int("classes", classes)
     arguments = {"labels": labels, "partners": partners, "shares": shares}
-    tensors = {name: ops.convert_to_tensor(value) for name, value in arguments.items()}
+    tensors = {name: K.convert_to_tensor(value) for name, value in arguments.items()}
     for name, tensor in tensors.items():
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         require(
@@ -83,7 +83,7 @@ def mixed_targets(labels: Any, partners: Any, shares: Any, classes: int) -> Any:
             "integers of shape `(batch,)`",
             (dtype, tuple(tensor.shape)),
         )
-    share = ops.expand_dims(ops.cast(tensors["shares"], "float32") / 256.0, -1)
+    share = K.expand_dims(K.cast(tensors["shares"], "float32") / 256.0, -1)
     share = _nan_unless(_within(tensors["shares"], 257), share)
     own = _one_hot(tensors["labels"], classes, "float32")
     other = _one_hot(tensors["partners"], classes, "float32")
@@ -109,7 +109,7 @@ def soft_cross_entropy(teacher_logits: Any, student_logits: Any) -> Any:
     Reference:
         Yu et al., "BigNAS", ECCV 2020.
     """
-    teacher = ops.exp(_log_softmax(ops.stop_gradient(teacher_logits), "teacher_logits"))
+    teacher = K.exp(_log_softmax(K.stop_gradient(teacher_logits), "teacher_logits"))
     student = _log_softmax(student_logits, "student_logits")
     require(
         teacher.shape[-1] == student.shape[-1],
@@ -117,24 +117,24 @@ def soft_cross_entropy(teacher_logits: Any, student_logits: Any) -> Any:
         f"of the teacher's {teacher.shape[-1]} classes",
         tuple(student.shape),
     )
-    return -ops.sum(ops.cast(teacher, student.dtype) * student, axis=-1)
+    return -K.sum(K.cast(teacher, student.dtype) * student, axis=-1)
 
 
 def _one_hot(labels: Any, classes: int, dtype: Any) -> Any:
-    return _nan_unless(_within(labels, classes), ops.one_hot(labels, classes, dtype=dtype))
+    return _nan_unless(_within(labels, classes), K.one_hot(labels, classes, dtype=dtype))
 
 
 def _within(values: Any, count: int) -> Any:
-    return ops.expand_dims(ops.logical_and(values >= 0, values < count), -1)
+    return K.expand_dims(K.logical_and(values >= 0, values < count), -1)
 
 
 def _nan_unless(known: Any, values: Any) -> Any:
-    return ops.where(known, values, ops.cast(float("nan"), values.dtype))
+    return K.where(known, values, K.cast(float("nan"), values.dtype))
 
 
 def _log_softmax(logits: Any, name: str) -> Any:
-    logits = ops.convert_to_tensor(logits)
+    logits = K.convert_to_tensor(logits)
     require(len(logits.shape) == 2, name, "of shape `(batch, classes)`", tuple(logits.shape))
     if keras.backend.standardize_dtype(logits.dtype) in ("float16", "bfloat16"):
-        logits = ops.cast(logits, "float32")
-    return ops.log_softmax(logits, axis=-1)
+        logits = K.cast(logits, "float32")
+    return K.log_softmax(logits, axis=-1)

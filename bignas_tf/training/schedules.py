@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-from keras import ops
+from keras import ops as K
 from keras.optimizers.schedules import LearningRateSchedule
 
 from bignas_tf.checks import require, require_choice
@@ -92,18 +92,18 @@ class ExponentialDecayWithConstantEnding(LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         dtype = keras.backend.floatx()
-        step = ops.cast(step, dtype)
-        periods = step / ops.cast(self.decay_steps, dtype)
+        step = K.cast(step, dtype)
+        periods = step / K.cast(self.decay_steps, dtype)
         if self.staircase:
-            periods = ops.floor(periods)
-        fraction = ops.maximum(
-            ops.power(ops.cast(self.decay_rate, dtype), periods),
-            ops.cast(self.ending_fraction, dtype),
+            periods = K.floor(periods)
+        fraction = K.maximum(
+            K.power(K.cast(self.decay_rate, dtype), periods),
+            K.cast(self.ending_fraction, dtype),
         )
         if self.warmup_steps > 0:
-            warmup = ops.cast(self.warmup_steps, dtype)
-            fraction = ops.where(step < warmup, step / warmup, fraction)
-        return ops.cast(self.initial_learning_rate, dtype) * fraction
+            warmup = K.cast(self.warmup_steps, dtype)
+            fraction = K.where(step < warmup, step / warmup, fraction)
+        return K.cast(self.initial_learning_rate, dtype) * fraction
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -189,19 +189,19 @@ class Trainer:
                     steps = self.loop.train(chunk, self.step)
                     now = time.monotonic()
                     end = self.step + len(steps)
-                    rate = (end - mark) * self.recipe.batch_size / (now - mark_time)
+                    speed = (end - mark) * self.recipe.batch_size / (now - mark_time)
                     for losses in steps:
                         self._check_finite(losses)
                         self.step += 1
                         logs.bar.update()
                         if self.step % LOG_EVERY == 0 or self.step == last:
-                            self._log(logs, losses, rate)
+                            self._log(logs, losses, speed)
                             mark, mark_time = end, now
                     sound = True
                     pause = time.monotonic()
                     self._save_in_time()
                     self._end_epoch(logs)
-                    mark_time += time.monotonic() - pause  # the rate is that of training
+                    mark_time += time.monotonic() - pause  # the speed is that of training
             except WorkerLostError as error:
                 self.step, sound = error.step, False
                 if error.consistent:
@@ -265,17 +265,17 @@ class Trainer:
                 genotype = None if term.recurs else term.genotype
                 raise NonFiniteLossError(name, value, self.step, genotype)
 
-    def _log(self, logs: RunLogs, losses: dict[str, float], rate: float) -> None:
+    def _log(self, logs: RunLogs, losses: dict[str, float], speed: float) -> None:
         values = {
             "loss": sum(losses.values()),
             **{f"loss/{name}": value for name, value in losses.items()},
             "learning_rate": float(self.schedule(self.step - 1)),
-            "images_per_second": rate,
+            "images_per_second": speed,
         }
         epoch = self.step / self.plan.steps_per_epoch
         logs.write(self.step, epoch, values)
         shown = {name: f"{value:.3f}" for name, value in losses.items()}
-        postfix = {"epoch": f"{epoch:.1f}", "img/s": f"{rate:.0f}", **shown}
+        postfix = {"epoch": f"{epoch:.1f}", "img/s": f"{speed:.0f}", **shown}
         logs.bar.set_postfix(postfix, refresh=False)
 
     def _evaluates(self) -> bool:
