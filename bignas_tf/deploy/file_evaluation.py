@@ -78,8 +78,8 @@ def evaluate(runner: Runner, source: Source, *, progress: bool = False) -> FileE
             f"{runner.metadata['preset']} in it are random. Received: {runner.path}"
         )
     classes = list(source.classes)
-    known = runner.metadata.get("labels", classes)
-    if known != classes:
+    known = runner.metadata.get("labels")
+    if known is not None and known != classes:
         raise ValueError(
             f"`data` must have the classes of {runner.path}, {', '.join(known)}. "
             f"Received: {', '.join(classes)}"

@@ -1,17 +1,21 @@
 import json
 import os
 import re
+import types
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from bignas_tf.data import Split
 from bignas_tf.deploy import formats, tflite
+from bignas_tf.deploy.file_evaluation import evaluate
 from bignas_tf.deploy.formats import default_name, export
 from bignas_tf.deploy.model_file import convert_model, load_model
 from bignas_tf.deploy.preprocessing import in_range, placed
-from bignas_tf.deploy.runner import open_model
+from bignas_tf.deploy.runner import Runner, open_model
 from bignas_tf.deploy.schemes import Quantization
 from bignas_tf.deploy.sidecar import FIGURES, read_sidecar
 from bignas_tf.deploy.tflite import convert
@@ -56,6 +60,14 @@ def test_every_format_computes_what_keras_computes(format, model, photographs, t
         assert not (output / "assets" / "more").exists()
         assert os.listdir(tmp_path) == [output.name]
         assert open_model(output).metadata.keys() == FIGURES & described.keys()
+
+
+def test_labels_that_are_null_in_a_json_are_not_compared_with_the_classes():
+    # As of a preset of the zoo whose classes have no names there.
+    images = Split(np.arange(3, dtype=np.int32), np.zeros((3, 2, 2, 1), np.uint8))
+    source = types.SimpleNamespace(classes=("a", "b", "c"), test=images)
+    runner = Runner(Path("x"), (2, 2, 1), {"labels": None}, lambda x: np.eye(3)[[0] * len(x)])
+    assert evaluate(runner, source).top1 == pytest.approx(1 / 3)
 
 
 @pytest.fixture
