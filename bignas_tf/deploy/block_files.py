@@ -125,7 +125,8 @@ def write_files(
     known: dict[str, dict[str, Any]] = {}
     if (folder / INDEX).exists():
         found = read_index(folder)
-        require(found["header"] == header, "folder", f"of {found['header']}", header)
+        allowed = f"a new one for this table; {folder} has the files of {found['header']}"
+        require(found["header"] == header, "folder", allowed, header)
         known = {row["file"]: row for row in found["files"]}
     for network in progress(networks):
         if network.file in known and (folder / network.file).exists():

@@ -137,7 +137,10 @@ def test_files_of_another_table_and_other_csvs_are_refused(phone):
     phone.measure(status="crashed")
     with pytest.raises(ValueError, match="`csv` must be with measured files of kind 'overhead'"):
         table_from_csv(phone.csv, phone.folder)
-    with pytest.raises(ValueError, match="`folder` must be of "):
+    message = (
+        f"`folder` must be a new one for this table; {phone.folder} has .*'seed': 0.*'seed': 1"
+    )
+    with pytest.raises(ValueError, match=message):
         call(f"--files_only={phone.folder}", "--seed=1")
     shutil.rmtree(phone.folder)
     with pytest.raises(FileNotFoundError):
