@@ -100,8 +100,11 @@ def main(argv: list[str]) -> None:
     if FLAGS.folder:
         run_models(Path(FLAGS.folder), FLAGS.models)
         return
+    from bignas_tf.files import check_output
     from bignas_tf.zoo.presets import list_models
 
+    if FLAGS.json:
+        check_output(Path(FLAGS.json), overwrite=True)
     names = FLAGS.models or list(list_models())
     with tempfile.TemporaryDirectory() as folder:
         for backend in (REFERENCE, *FLAGS.backends):

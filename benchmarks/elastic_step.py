@@ -154,7 +154,8 @@ def _measure(steps: dict[tuple[str, str], Step]) -> list[dict[str, Any]]:
 
 def main(argv: list[str]) -> None:
     """Measures, prints a table and writes the JSON."""
-    del argv
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
     import keras
     import numpy as np
     import tensorflow as tf

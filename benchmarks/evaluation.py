@@ -169,10 +169,13 @@ def main(argv: list[str]) -> None:
 
     tune_tensorflow()
     from bignas_tf.deploy.latency import host_conditions
+    from bignas_tf.files import check_output
     from bignas_tf.search.budget import measure, parse_budgets
     from bignas_tf.search.coarse_to_fine import CoarseToFine
     from bignas_tf.spaces import get_space
 
+    output = pathlib.Path(_JSON.value)
+    check_output(output, overwrite=True)
     space = get_space(_SPACE.value)
     strategy = CoarseToFine(space, parse_budgets(_BUDGET.value), seed=0, fine_rounds=1)
     coarse = strategy.ask(10_000)
@@ -188,7 +191,7 @@ def main(argv: list[str]) -> None:
     names = ("space", "budget", "calibration", "validation", "repeats")
     conditions = {flag: flags.FLAGS[flag].value for flag in names}
     result = {**conditions, **host_conditions(), "rows": rows}
-    pathlib.Path(_JSON.value).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ thread's CPU time, lower quartile), which says how good the sum of blocks is; an
 sees. Reports for each way the mean relative error of the prediction, its bias, and Kendall's tau
 between predicted and measured; tau between the two sessions is the noise ceiling, which no
 prediction can be expected to pass. `bignas report --latency_prediction=prediction.csv` draws
-them. Quantization and threads are the table's, the machine has to
-be. Stopped and started again it goes on: converted files stay in --cache, finished sessions in
---json. Let nothing else run meanwhile.
+them. Quantization and threads are the table's; the machine has to be. Stopped and started again
+it goes on: converted files stay in --cache, finished sessions in --json. Let nothing else run
+meanwhile.
 """
 
 from __future__ import annotations
@@ -193,12 +193,15 @@ def main(argv: list[str]) -> None:
     from tqdm import tqdm
 
     from bignas_tf.checks import require
-    from bignas_tf.files import write_json
+    from bignas_tf.files import check_output, write_json
     from bignas_tf.latency_table import LatencyTable
     from bignas_tf.machine import cpu_model
     from bignas_tf.search.latency_agreement import WAYS, agreement
     from bignas_tf.spaces import get_space
 
+    for output in (FLAGS.json, FLAGS.csv, FLAGS.plot):
+        if output:
+            check_output(Path(output), overwrite=True)
     table = LatencyTable.read(FLAGS.table)
     cpu = table.header["conditions"].get("cpu")
     require(cpu == cpu_model(), "table", f"of this machine, {cpu_model()}", cpu)

@@ -102,7 +102,10 @@ class Table:
             if reference:
                 points = 100 * (float(row["top1"]) - float(reference["top1"]))
                 row["points_to_float32"] = f"{points:+.2f}"
-        with replacing(self.path) as temporary, temporary.open("w", newline="") as text:
+        with (
+            replacing(self.path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as text,
+        ):
             writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows.values())
@@ -113,10 +116,12 @@ class Table:
         lines = [head + " outside XNNPACK |", "|---|---|---|---|---|---|---|---|"]
         for row in self.rows.values():
             kilobytes = float(row["bytes"]) / 1e3
+            # A call that was stopped before it timed leaves none to the next, of fewer files.
+            spread = f"{100 * float(row['spread']):.1f} %" if row["spread"] else ""
             lines.append(
                 f"| {row['child']} | {row['quantization']} | {100 * float(row['top1']):.2f} % | "
                 f"{row.get('points_to_float32', '')} | {kilobytes:.0f} | {row['median_ms']} | "
-                f"{100 * float(row['spread']):.1f} % | {row['outside_xnnpack']} |"
+                f"{spread} | {row['outside_xnnpack']} |"
             )
         return lines
 
@@ -160,7 +165,9 @@ def main(argv: list[str]) -> None:
     from bignas_tf.commands.run_folder import child_files, load_run
     from bignas_tf.deploy import latency
     from bignas_tf.deploy.schemes import Quantization
+    from bignas_tf.files import check_output
 
+    check_output(pathlib.Path(_CSV.value), overwrite=True)
     for kind in _KINDS.value:
         require_choice("quantizations", kind, tuple(each.value for each in Quantization))
     workdir = pathlib.Path(_WORKDIR.value)

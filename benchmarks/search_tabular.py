@@ -29,6 +29,7 @@ from absl import app, flags
 
 from bignas_tf.blocks import Block, ConvBlock, HeadBlock, MBConvBlock
 from bignas_tf.cost import count
+from bignas_tf.files import check_output
 from bignas_tf.search import (
     NSGA2,
     Budget,
@@ -250,6 +251,9 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     if not all(word.isdigit() and int(word) > 0 for word in _QUERIES.value):
         raise app.UsageError(f"--queries must be positive integers, not {_QUERIES.value}")
+    for output in (_JSON.value, _CSV.value, _PLOT.value):
+        if output:
+            check_output(pathlib.Path(output), overwrite=True)
     queries = sorted({int(word) for word in _QUERIES.value})
     seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)
     space = MacroSpace()

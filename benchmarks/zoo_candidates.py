@@ -25,6 +25,7 @@ from absl import app, flags
 
 from bignas_tf import ops
 from bignas_tf.cost import count
+from bignas_tf.files import check_output, replacing
 from bignas_tf.spaces import Genotype, get_space
 
 FLAGS = flags.FLAGS
@@ -203,19 +204,12 @@ def tflite_path(genotype: Genotype) -> Path:
     digest = hashlib.sha256(repr(genotype.values).encode()).hexdigest()[:16]
     path = Path(FLAGS.cache) / f"{digest}.tflite"
     if not path.exists():
-        import keras
+        from bignas_tf.deploy.block_files import content
 
-        from bignas_tf.child import build_child
-        from bignas_tf.deploy.converter import flatbuffer
-        from bignas_tf.deploy.schemes import SCHEMES, Quantization
-
-        model = build_child(genotype.spec(), seed=FLAGS.seed)
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.gamma.assign(np.ones(layer.gamma.shape))  # 0 would fold to no kernel
+        data = content(genotype.spec(), "float32", FLAGS.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(flatbuffer(model, SCHEMES[Quantization.FLOAT32]))
-        keras.backend.clear_session()
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
     return path
 
 
@@ -320,8 +314,13 @@ def choose(rows: list[dict]) -> dict:
     return max((row for row in rows if row["min_ms"] <= 1.05 * fastest), key=merit)
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Runs it and writes the JSON."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    for output in (FLAGS.json, FLAGS.presets):
+        if output:
+            check_output(Path(output), overwrite=True)
     result = run()
     Path(FLAGS.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     chosen = {size: choose(rows) for size, rows in result["sizes"].items()}

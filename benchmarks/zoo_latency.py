@@ -244,7 +244,8 @@ def measured(
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
     """Replaces the CSV."""
-    with replacing(Path(FLAGS.csv)) as temporary, temporary.open("w", newline="") as text:
+    path = Path(FLAGS.csv)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -319,7 +320,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Converts what is missing, measures, writes the JSON and prints a table."""
+    """Converts what is missing, measures, writes the CSV and prints a line for each row."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     for output in (FLAGS.csv, FLAGS.plot):
