@@ -15,7 +15,7 @@ import tqdm
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.data.pipeline import TrainingBatches
-from bignas_tf.files import read_json
+from bignas_tf.files import only_writer, read_json
 from bignas_tf.resize import resize, to_input_range
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.finetune_settings import FinetuneSettings
@@ -145,7 +145,12 @@ class Finetuner:
         Raises:
             NonFiniteLossError: if the loss is not finite; the last checkpoint stays.
             BrokenImageError: if an image cannot be read; a checkpoint is saved first.
+            FolderInUse: if another process finetunes into the folder.
         """
+        with only_writer(self.folder, "finetuned into", argument="folder"):
+            return self._run(stop_after)
+
+    def _run(self, stop_after: int | None) -> int:
         last = min(self.total_steps, stop_after or self.total_steps)
         batches = itertools.islice(TrainingBatches(self._plan, self.step), last - self.step)
         bar = tqdm.tqdm(

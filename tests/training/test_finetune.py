@@ -11,6 +11,7 @@ from bignas_tf.data import AugmentationPolicy, Split
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.deploy.finetuned import finetunable
 from bignas_tf.deploy.folded import folded_weights
+from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.training.checkpoints import CheckpointError, read_checkpoint
 from bignas_tf.training.finetune import Finetuner
@@ -87,8 +88,19 @@ def test_a_folder_of_another_finetuning_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path):
-    stopped = finetuner(tmp_path, rate=1e38)
-    with pytest.raises(NonFiniteLossError, match="finetuned child"):
+    stopped = finetuner(tmp_path, rate=1e37)  # finite weights, whose loss is not
+    assert stopped.run(stop_after=1) == 1
+    with pytest.raises(NonFiniteLossError, match="finetuned child.* after step 1"):
         stopped.run()
-    for path in (tmp_path / "checkpoints").glob("*"):
-        assert all(np.isfinite(array).all() for array in read_checkpoint(path)[0].values())
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    assert path.name == "step_00000001.safetensors"
+    assert all(np.isfinite(array).all() for array in read_checkpoint(path)[0].values())
+
+
+def test_two_processes_do_not_finetune_into_one_folder(tmp_path):
+    second = finetuner(tmp_path)
+    with only_writer(tmp_path, "finetuned into"):
+        with pytest.raises(FolderInUse, match="by one process.*being finetuned into by process"):
+            second.run()
+    assert not (tmp_path / "checkpoints").exists()
+    assert second.run(stop_after=1) == 1
