@@ -36,7 +36,17 @@ _KEYS = ("space", "recipe", "classes", "step", "data", "fingerprint")
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A supernet from a checkpoint, and what is known of how it came about."""
+    """A supernet from a checkpoint, and what is known of how it came about.
+
+    Attributes:
+        supernet: with the weights of the checkpoint, or their average.
+        recipe: of the run.
+        classes: names, a label being a position in them.
+        step: updates made.
+        path: of the checkpoint's file.
+        data: name of the source that was trained on.
+        fingerprint: of that source (`bignas_tf.data.Source`).
+    """
 
     supernet: Supernet
     recipe: Recipe
@@ -70,11 +80,16 @@ def unpack(
     Raises:
         CheckpointError: if names or shapes do not fit.
     """
+    own = supernet.weight_arrays()
     try:
         supernet.assign(_under(WEIGHTS, arrays))
     except ValueError as error:
         raise CheckpointError(str(error)) from error
-    restore_optimizer(optimizer, _under(OPTIMIZER, arrays))
+    try:
+        restore_optimizer(optimizer, _under(OPTIMIZER, arrays))
+    except CheckpointError:
+        supernet.assign(own)
+        raise
 
 
 def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -94,6 +94,11 @@ def test_a_state_of_another_network_changes_nothing():
     with pytest.raises(CheckpointError, match="head_conv/kernel"):
         unpack(supernet, optimizer, pack(*trained_supernet(wider)))
     assert_equal(pack(supernet, optimizer), before)
+    other = pack(*trained_supernet(seed=1))
+    del other["optimizer/iterations"]  # of the weights all fit
+    with pytest.raises(CheckpointError, match="missing iterations"):
+        unpack(supernet, optimizer, other)
+    assert_equal(pack(supernet, optimizer), before)
 
 
 def test_a_supernet_loads_from_a_runs_folder_and_from_a_checkpoint_file(tmp_path):
