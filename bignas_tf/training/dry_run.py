@@ -106,7 +106,7 @@ def _data(trainer: Trainer) -> str:
         f"{source.name}: {len(source.classes)} classes of {sizes.min()} to {sizes.max()} training "
         f"images; {len(data.train)} to train on, {len(data.held_out) if data.held_out else 0} held "
         f"out, {len(source.test)} to test; {where}; {bad} bad ones so far, "
-        f"{len(sample)} of them looked at"
+        f"{len(sample)} training images looked at"
     )
 
 
