@@ -218,6 +218,7 @@ class OpWriter:
     Attributes:
         ops: written so far.
         classes: outputs of the classifier.
+        epsilon: of all batch normalizations.
         block: name of the block that writes now.
         part: block recorded in the ops; a head writes its classifier as part `"top"`.
     """

@@ -17,10 +17,10 @@ class _ImageError(DataError):
 
 
 class BrokenImageError(_ImageError):
-    """An image file that cannot be decoded.
+    """An image that cannot be decoded.
 
     Args:
-        path: the file.
+        path: the file, or what a source without files calls the image.
         reason: what the decoder said.
     """
 
@@ -32,7 +32,7 @@ class UnreadableImageError(_ImageError):
     """An image that the disk or the network does not give: it may be a sound one.
 
     Args:
-        path: the file.
+        path: as of `BrokenImageError`.
         reason: what the system said.
     """
 

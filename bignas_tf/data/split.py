@@ -62,7 +62,10 @@ class Split:
         contents: list[Any] = [self.images, self.paths, self.records]
         given = [content for content in contents if content is not None]
         if len(given) != 1:
-            raise DataError("Exactly one of `images`, `paths` and `records` must be given.")
+            raise DataError(
+                "Exactly one of `images`, `paths` and `records` must be given. "
+                f"Received: {len(given)} of them"
+            )
         if len(given[0]) != len(self.labels):
             raise DataError(
                 f"`labels` must be as many as there are images, {len(given[0])}. "

@@ -76,7 +76,7 @@ class Space(abc.ABC):
     """A search space: genes, and how a genotype becomes a network.
 
     Subclasses are frozen dataclasses (spaces compare by value) with a `name` and
-    `classes`, and define `genes`, `spec` and `all_ops_spec`.
+    `classes`, and define `genes`, `spec`, `all_ops_spec`, `resolutions` and `optional_ops`.
     """
 
     name: str

@@ -71,7 +71,7 @@ class Loop(abc.ABC):
     Args:
         supernet: the supernet.
         rule: what a step does.
-        optimizer: a Keras optimizer, built on the supernet's variables here.
+        optimizer: a Keras optimizer; a subclass builds it on the supernet's variables.
         batch_size: over all devices; losses are divided by it.
         weight_decay: factor of half the sum of squared kernels.
         clip_norm: largest global norm of the summed gradients; 0 for any.

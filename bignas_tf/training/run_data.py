@@ -22,7 +22,7 @@ class RunData:
     Attributes:
         source: as loaded.
         train: images to train on.
-        held_out: training images for selection; empty if the recipe holds out none.
+        held_out: training images for selection; None if the recipe holds out none.
         calibration: images of `train` for batch-norm statistics.
     """
 

@@ -50,6 +50,13 @@ class Trainer:
         make_rule: makes a rule of your own of the space; by default it is the sandwich rule
             with the recipe's options.
 
+    Attributes:
+        step: steps made since the start of the run.
+        total_steps: of the recipe.
+        interrupted: number of the signal that stopped the last `run`; None for none.
+        data: the recipe's images.
+        supernet: that is trained; `loop.publish` brings its weights up to date.
+
     Raises:
         CheckpointError: if the folder holds a run of another space, recipe or data.
         DataError: for bad data.
