@@ -18,7 +18,6 @@ from bignas_tf import evaluation
 from bignas_tf.calibration import CHUNK, MEMORY_LIMIT_MB, PooledMoments
 from bignas_tf.checks import require
 from bignas_tf.data import Split
-from bignas_tf.evaluation import ChildEvaluator, metrics_of
 from bignas_tf.masked_programs import MaskedPrograms, Moments, masked_programs
 from bignas_tf.ops import INPUT, BatchNorm
 from bignas_tf.spaces import Genotype
@@ -35,7 +34,7 @@ def child_evaluator(
     validation: Split,
     split: str = "held-out training",
     memory_limit_mb: float = MEMORY_LIMIT_MB,
-) -> ChildEvaluator | MaskedEvaluator:
+) -> evaluation.ChildEvaluator | MaskedEvaluator:
     """The evaluator that suits Keras's backend; arguments are those of `ChildEvaluator`."""
     masked = keras.backend.backend() == "jax"
     evaluator = MaskedEvaluator if masked else evaluation.ChildEvaluator
@@ -200,7 +199,7 @@ class MaskedEvaluator:
     def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
         """Accuracy (0..1), mean cross-entropy, MMACs and parameters (M) of each genotype."""
         return [
-            metrics_of(genotype.spec(), self.logits(genotype), self._validation.labels)
+            evaluation.metrics_of(genotype.spec(), self.logits(genotype), self._validation.labels)
             for genotype in genotypes
         ]
 

@@ -28,12 +28,12 @@ def first(weight: Any, axis: int, size: Size) -> Any:
 
 
 def channel_mask(max_channels: int, channels: Size, dtype: str) -> Any:
-    """1 for the first `channels` of `max_channels`, 0 beyond."""
+    """1 for the first `channels` of `max_channels`, 0 beyond: `(max_channels,)`."""
     return K.cast(K.arange(max_channels, dtype="int32") < channels, dtype)
 
 
 def ring_mask(max_kernel_size: int, kernel_size: Size, dtype: str) -> Any:
-    """1 at the centre `kernel_size` x `kernel_size` of a kernel, 0 around it."""
+    """1 at the centre `kernel_size` x `kernel_size` of a kernel, 0 around it: `(k, k, 1, 1)`."""
     radius = np.abs(np.arange(max_kernel_size) - max_kernel_size // 2)
     ring = np.maximum(radius[:, None], radius[None, :])[:, :, None, None]
     return K.cast(2 * K.convert_to_tensor(ring, "int32") < kernel_size, dtype)

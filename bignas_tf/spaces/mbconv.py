@@ -43,6 +43,10 @@ class Stage:
         expands: choices of the expansion ratio.
         strides: of the first block.
         se: squeeze-and-excitation of its blocks, or None.
+
+    Raises:
+        ValueError: for choices that are not ascending tuples of positive ints, or that the
+            shared weights cannot hold.
     """
 
     widths: tuple[int, ...]
@@ -71,11 +75,27 @@ class Stage:
 class MBConvSpace(Space):
     """Stem convolution, stages of MBConv blocks, head; all elastic per stage.
 
+    Choices are ascending tuples of positive ints.
+
     Attributes:
+        name: in recipes and errors.
+        resolution_choices: heights (= widths) of images, in pixels.
+        stem_widths: choices of the stem's output channels.
+        stages: in execution order.
+        head_widths: choices of the channels before the classifier.
+        stem_strides: of the stem's 3x3 convolution.
         head_expand: if given, the head is MobileNetV3's: a convolution to so many times the
             last width, pooling, `head_width` features.
+        activation: of all blocks but squeeze-and-excitation, one of `bignas_tf.ops.ACTIVATIONS`.
+        dropout: rate in [0, 1), before the classifier.
+        classes: outputs of the classifier.
+        input_channels: of images.
         training_resolutions: those that training samples; empty means all.
         shortcut: "projection" (BigNAS: an identity path in every block) or "identity".
+
+    Raises:
+        ValueError: for choices that are not such tuples, or `training_resolutions` or `shortcut`
+            that do not go with the others; fields of blocks are checked with their networks.
     """
 
     name: str

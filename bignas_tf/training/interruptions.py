@@ -11,7 +11,11 @@ class Interruptions:
     """Turns Ctrl-C, SIGTERM and SIGHUP into a question that the loop asks between steps.
 
     A second Ctrl-C does not wait for the step. The others may come twice, from a scheduler
-    and from what it started, and always wait.
+    and from what it started, and always wait. Off the main thread, which gets no signals, nothing
+    is noticed.
+
+    Attributes:
+        signal: number of the last one that came; None for none.
     """
 
     def __enter__(self) -> Interruptions:
