@@ -44,14 +44,15 @@ _RUNS = flags.DEFINE_integer(
     "runs", 50, "Timed runs; the tool goes on for a second at least.", lower_bound=1
 )
 _SECONDS = flags.DEFINE_float("seconds", 300.0, "Limit of one run of the tool.")
-_PAUSE = flags.DEFINE_float("pause", 5.0, "Seconds between measurements.")
+_PAUSE = flags.DEFINE_float("pause", 5.0, "Seconds between measurements.", lower_bound=0.0)
 _COOL_LIMIT = flags.DEFINE_float(
-    "cool_limit", 300.0, "Longest wait, in seconds, until a device is cool again."
+    "cool_limit", 300.0, "Longest wait, in seconds, until a device is cool again.", lower_bound=0.0
 )
 _COOL_MARGIN = flags.DEFINE_float(
     "cool_margin",
     1.0,
     "Degrees Celsius that its battery may be warmer than before its first measurement in the CSV.",
+    lower_bound=0.0,
 )
 _PROFILES = flags.DEFINE_string(
     "profiles", None, "Folder for a CSV of the operators' times of each measurement."

@@ -29,7 +29,9 @@ class Cooling:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not 0 <= value < float("inf"):
-                raise ValueError(f"`{field.name}` must be at least 0. Received: {value}")
+                raise ValueError(
+                    f"`{field.name}` must be a number of at least 0. Received: {value}"
+                )
 
 
 def reference_of(row: Mapping[str, str]) -> State:

@@ -67,9 +67,9 @@ class DeviceSweep:
         information = read_information(self.device, hash_serial=self.plan.hash_serial)
         self.name = f"{information.device} ({information.serial})"
         self._keys = {
-            run: key_of(self._columns(information, *run)) for run in self.plan.runs_of_a_device
+            each: key_of(self._columns(information, *each)) for each in self.plan.measurements
         }
-        missing = [run for run, key in self._keys.items() if not self._is_done(key)]
+        missing = [each for each, key in self._keys.items() if not self._is_done(key)]
         self.progress.begin(self.name, len(missing))
         if not missing:
             self.progress.say(f"{self.name}: nothing is missing")

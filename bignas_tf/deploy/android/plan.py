@@ -60,16 +60,16 @@ class Plan:
             if value < least:
                 raise ValueError(f"`{name}` must be at least {least}. Received: {value}")
         if not 0 < self.seconds < float("inf"):
-            raise ValueError(f"`seconds` must be above 0. Received: {self.seconds}")
+            raise ValueError(f"`seconds` must be a number above 0. Received: {self.seconds}")
 
     @property
-    def runs_of_a_device(self) -> list[tuple[Pushed, Configuration]]:
-        """The files in turn for each configuration, so that drift hits all alike."""
+    def measurements(self) -> list[tuple[Pushed, Configuration]]:
+        """Of a device: the files in turn for each configuration, so that drift hits all alike."""
         return [(file, each) for each in self.configurations for file in self.files]
 
     def text(self) -> str:
         """What will be done, for people."""
-        count = len(self.files) * len(self.configurations)
+        count = len(self.measurements)
         lines = [
             f"tool {self.tool.path} ({self.abi}, sha256 {self.tool.sha256[:12]})",
             *(f"file {file.path} ({file.bytes / 1e6:.2f} MB)" for file in self.files),

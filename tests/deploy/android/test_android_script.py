@@ -99,6 +99,12 @@ def test_the_script_ends_with_one_line_where_no_device_can_be_used(phones, files
     )
 
 
+def test_a_flag_of_cooling_that_is_wrong_is_named_as_it_was_given(phones, files, tool, tmp_path):
+    done = run(script(phones, files, tool, "--cool_limit=-1", f"--csv={tmp_path / 'a.csv'}"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: flag --cool_limit=-1: ")
+
+
 @pytest.mark.parametrize(
     ("states", "serials", "message"),
     [
