@@ -289,7 +289,7 @@ def test_names_of_crowded_points_overlap_neither_each_other_nor_the_lines():
     axes.set(xlim=(0, 10), ylim=(0, 10))
     labels = [(4 + 0.3 * i, 5 + 0.1 * i, f"budget_{i}") for i in range(6)]
     line = [(0.0, 3.0), (10.0, 7.0)]
-    add_labels(axes, labels, [line], [], "black", "white")
+    add_labels(axes, labels, [line], [])
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
     boxes = [t.get_window_extent(renderer) for t in axes.texts if t.get_text()]
     assert len(boxes) == len(labels)

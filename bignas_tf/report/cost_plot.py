@@ -39,10 +39,7 @@ def _draw(run: Run, points: Sequence[Point], metric: str) -> Picture:
         {"cost": point.cost(metric), "accuracy": point.accuracy, "point": point} for point in points
     ]
     best = front(rows, cost="cost")
-    names: dict[tuple, list[str]] = {}
-    for child in run.selected:
-        names.setdefault(tuple(child.genotype.items()), []).append(child.name)
-    chosen = [row for row in rows if tuple(row["point"].genotype.items()) in names]
+    chosen = [row for row in rows if run.names_of(row["point"])]
     scale = fit_scale(
         [row["accuracy"] for row in rows], [row["accuracy"] for row in (*best, *chosen)]
     )
@@ -63,10 +60,10 @@ def _draw(run: Run, points: Sequence[Point], metric: str) -> Picture:
         labels = [
             (row["cost"], 100 * row["accuracy"], name)
             for row in chosen
-            for name in names[tuple(row["point"].genotype.items())]
+            for name in run.names_of(row["point"])
         ]
         lines = [[(row["cost"], 100 * row["accuracy"]) for row in best]]
-        add_labels(axes, labels, lines, [], COLOUR["ink"], COLOUR["card"])
+        add_labels(axes, labels, lines, [])
         words = f"Held-out accuracy over {metric} of {len(points)} evaluated children"
         notes = [f"{words}; dotted: the limits."]
         missing = len(run.points) - len(points)

@@ -1,4 +1,4 @@
-"""JSON of a run folder, checked value by value."""
+"""JSON and CSV of a run folder, checked value by value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf import files
+from bignas_tf.checks import is_int, is_number
 from bignas_tf.json_lines import read_lines
 
 
@@ -17,7 +18,7 @@ class ReportError(ValueError):
 
 
 class Fields:
-    """A JSON object that knows where it came from. A null counts as absent.
+    """A JSON object, or a row of CSV, that knows where it came from. A null counts as absent.
 
     Args:
         value: what should be the object.
@@ -62,8 +63,7 @@ class Fields:
     def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
         """A finite number of `low` to `high`."""
         value = self.value(key)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not low <= value <= high:
+        if not is_number(value) or not low <= value <= high:
             bounds = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (
                 high < math.inf
             )
@@ -92,7 +92,7 @@ class Fields:
     def integer(self, key: str, low: int = 0) -> int:
         """An integer of at least `low`."""
         value = self.value(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        if not is_int(value, low):
             raise self.error(f"`{key}` must be an integer of at least {low}", value)
         return value
 

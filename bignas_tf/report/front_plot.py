@@ -36,7 +36,7 @@ def draw_front(run: Run) -> Picture:
         taken = _draw_baselines(axes, run, scale)
         figure.legend(loc="outside upper left", ncols=3, fontsize=8.5, handlelength=1.4)
         figure.draw_without_rendering()  # the layout must be final before names are placed
-        add_labels(axes, _names(run), _obstacles(axes, run), taken, COLOUR["ink"], COLOUR["card"])
+        add_labels(axes, _names(run), _obstacles(axes, run), taken)
         return Picture(
             svg(figure, "front", _description(run)),
             _notes(run, scale),

@@ -150,6 +150,10 @@ class Run:
     predicted_for: PredictedFor | None
     outdated: list[str]
 
+    def names_of(self, point: Point) -> list[str]:
+        """Of the selected children with the genotype of an evaluated one."""
+        return [child.name for child in self.selected if child.genotype == point.genotype]
+
 
 def read_run(workdir: Path, predictions: Path | None = None) -> Run:
     """Reads everything in a run folder that the report shows.

@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from bignas_tf.report.drawing import COLOUR
+
 # Degrees, in the order of preference: a front rises to the right, so above left is free.
 _ANGLES = (90, 135, 0, 315, 270, 45, 180, 225)
 _DISTANCES = (9, 16, 26, 38)  # points
@@ -23,8 +25,6 @@ def add_labels(
     labels: Sequence[tuple[float, float, str]],
     obstacles: Sequence[Sequence[tuple[float, float]]],
     taken: Sequence[Annotation],
-    ink: str,
-    halo: str,
 ) -> None:
     """Writes each name where it covers least; call it when limits and scales are final.
 
@@ -33,12 +33,11 @@ def add_labels(
         labels: x and y of the point, and its name.
         obstacles: lines that names should not cover, each of one or more points (x, y).
         taken: texts that are there already.
-        ink: colour of the names.
-        halo: colour around the letters.
     """
     figure = axes.get_figure(root=True)
     if figure is None:
         raise ValueError("`axes` must belong to a figure. Received: axes without one")
+    ink, halo = COLOUR["ink"], COLOUR["card"]
     renderer = FigureCanvasAgg(figure).get_renderer()
     pixel = figure.dpi / 72
     boxes = [text.get_window_extent(renderer) for text in taken]

@@ -110,7 +110,7 @@ def children_table(run: Run) -> Table:
     builder.number(f"{split} (%)", lambda row: _of(row.tested, "top1"), 1)
     builder.figures("interval (%)", lambda row: _interval(row.tested))
     builder.number(f"{split}, not recalibrated (%)", lambda row: _of(row.tested, "uncalibrated"), 1)
-    builder.number("median latency (ms)", lambda row: _plain(row.latency, "median_ms"))
+    builder.number("median latency (ms)", lambda row: _figure(row.latency, "median_ms"))
     return builder.table(lambda row: row.kind)
 
 
@@ -169,12 +169,12 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-def _plain(row: Any, attribute: str) -> float | None:
+def _figure(row: Any, attribute: str) -> float | None:
     return None if row is None else getattr(row, attribute)
 
 
 def _of(tested: Tested | None, attribute: str) -> float | None:
-    return _scaled(_plain(tested, attribute), 100)
+    return _scaled(_figure(tested, attribute), 100)
 
 
 def _interval(tested: Tested | None) -> str:
@@ -248,10 +248,10 @@ def files_table(run: Run) -> Table:
     builder.figures("largest difference to Keras", lambda row: f"{row[0].max_difference:.2g}")
     builder.figures("of the largest output (%)", lambda row: _relative(row[0]))
     builder.figures("same top class", lambda row: _agreement(row[0]))
-    builder.number("median (ms)", lambda row: _plain(row[1], "median_ms"))
-    builder.number("p95 (ms)", lambda row: _plain(row[1], "p95_ms"))
+    builder.number("median (ms)", lambda row: _figure(row[1], "median_ms"))
+    builder.number("p95 (ms)", lambda row: _figure(row[1], "p95_ms"))
     builder.number("predicted (ms)", lambda row: _predicted(run, *row))
-    builder.number("threads", lambda row: _plain(row[1], "threads"), 0)
+    builder.number("threads", lambda row: _figure(row[1], "threads"), 0)
     order = _order(run)
     return builder.table(lambda row: order.get(row[0].child, len(order)))
 

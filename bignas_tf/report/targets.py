@@ -1,4 +1,4 @@
-"""What the page says about each point of the front's plot, over the picture of it."""
+"""What the page says about each point of a plot of accuracy, over the picture of it."""
 
 from __future__ import annotations
 
@@ -63,13 +63,10 @@ def draw_targets(
 
 def _targets(run: Run, front: Sequence[Point], cost: str) -> list[_Target]:
     """Children by ascending cost; the front's and the chosen ones are on top."""
-    names: dict[tuple, list[str]] = {}
-    for child in run.selected:
-        names.setdefault(tuple(child.genotype.items()), []).append(child.name)
     best = {point.number for point in front}
     found = []
     for point in run.points:
-        chosen = names.get(tuple(point.genotype.items()), [])
+        chosen = run.names_of(point)
         kind = "selected" if chosen else "front" if point.number in best else "other"
         place = point.cost(cost)
         if place is not None:
