@@ -17,10 +17,10 @@ LIMIT = 300.0  # seconds, for an answer: beyond what any network for phones take
 
 
 class Worker:
-    """A process that holds one file, idle until asked for a round.
+    """A process that holds one file, or all of a folder, idle until asked for a round.
 
     Args:
-        path: str, the `.tflite` file.
+        path: str, the `.tflite` file or the folder.
         process: `latency_worker` or another that serves `timing_orders`, its pipes open.
         log: what its stderr goes to.
         limit: float, seconds that loading the file, or a round, may take.
@@ -85,10 +85,10 @@ def started(
     """A `Worker` that is stopped on leaving.
 
     Args:
-        path: str, the `.tflite` file, or what else the module loads.
+        path: str, the `.tflite` file, or the folder of `block_worker`.
         threads: int, at least 1.
         delegate: `"xnnpack"` or `"none"`.
-        module: which of ours runs in the process.
+        module: `"latency_worker"` or `"block_worker"`.
         limit: float, seconds that loading the file, or a round, may take.
 
     Yields:

@@ -141,10 +141,13 @@ def convert_model(
         The file's figures.
 
     Raises:
-        ValueError: if an argument is wrong or the file fails its verification.
-        OSError: if the output exists or cannot be written.
-        ModuleNotFoundError: if no images are given and scikit-learn is missing.
+        ValueError: if an argument is wrong, or LiteRT cannot run the file (TFLiteFileError).
+        OSError: if the output exists (FileExistsError) or cannot be written.
+        ModuleNotFoundError: if no images are given and scikit-learn is missing, or for ONNX its
+            packages.
         ConversionError: if the converter fails.
+        VerificationError: if the file does not compute what the model computes, or batch norm
+            is not folded.
     """
     kind = Quantization.parse(quantization)
     check_format(format, kind, io)

@@ -110,7 +110,7 @@ def open_onnx(
         `(batch, ...)`.
 
     Raises:
-        ModuleNotFoundError: if ONNX Runtime is not installed.
+        ModuleNotFoundError: if tf2onnx or ONNX Runtime is not installed.
         ValueError: if it is no valid ONNX file, or has other inputs or outputs.
     """
     require_onnx()

@@ -65,7 +65,7 @@ def open_model(path: str | os.PathLike[str]) -> Runner:
 
     Raises:
         ValueError: if it is none of them, or damaged, or a preset without weights.
-        ModuleNotFoundError: for an ONNX file, if ONNX Runtime is not installed.
+        ModuleNotFoundError: for an ONNX file, if tf2onnx or ONNX Runtime is not installed.
     """
     from bignas_tf.deploy.model_file import preset_of
 

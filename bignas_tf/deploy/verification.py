@@ -16,7 +16,7 @@ _LEAST_SPREAD = 0.5  # of the Keras model's, that a file's outputs must have
 
 
 class VerificationError(RuntimeError):
-    """The outputs of the Keras model and of the TFLite file do not agree."""
+    """A converted file is not what its Keras model is: other outputs, batch norm not folded."""
 
 
 @dataclasses.dataclass(frozen=True)

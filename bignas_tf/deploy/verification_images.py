@@ -1,4 +1,4 @@
-"""Real images to check and calibrate TFLite files with."""
+"""Real images to check and calibrate converted files with."""
 
 from __future__ import annotations
 
