@@ -18,7 +18,7 @@ from bignas_tf.child import LayerFactory, walk
 from bignas_tf.ops import INPUT, BatchNorm, Conv, Dense, DepthwiseConv, Dropout, Op
 from bignas_tf.spec import NetworkSpec
 
-# For every op with a kernel its kernel and, if it has one, its bias, float32.
+# As `folded_weights` returns them.
 Weights = Mapping[str, list[np.ndarray]]
 
 
@@ -105,13 +105,12 @@ class FoldingFactory(LayerFactory):
         return layer
 
 
-def build_folded(spec: NetworkSpec, weights: Weights, name: str | None = None) -> Any:
+def build_folded(spec: NetworkSpec, weights: Weights) -> Any:
     """Builds a folded network as a functional Keras model of stock layers.
 
     Args:
         spec: the network.
         weights: of `folded_weights`.
-        name: of the model.
 
     Returns:
         A model with the outputs of the calibrated child, up to rounding. Its attribute
@@ -120,6 +119,6 @@ def build_folded(spec: NetworkSpec, weights: Weights, name: str | None = None) -
     policy = keras.mixed_precision.Policy("float32")
     factory = FoldingFactory(keras, policy, None, weights)
     inputs = keras.Input(spec.input_shape, name=INPUT)
-    model = keras.Model(inputs, walk(factory, spec.ops(), inputs), name=name)
+    model = keras.Model(inputs, walk(factory, spec.ops(), inputs))
     model.spec = spec
     return model
