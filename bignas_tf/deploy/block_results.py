@@ -6,6 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from bignas_tf.deploy.block_files import BLOCK, NETWORK, OVERHEAD, read_index
 from bignas_tf.latency_table import BlockTime, LatencyTable, NetworkTime
 from bignas_tf.spec import NetworkSpec
 
-# What a CSV may hold several of, and a table has one of.
+# What a CSV may hold several of, and a table has one of: chosen by the caller,
 CHOICES = ("device", "serial", "backend", "threads", "cores")
+# or the same in the latest measurement of every file.
+THROUGHOUT = ("build", "tool_sha256")
 STATISTICS = {"median_ms": "median", "avg_ms": "mean"}
 CONDITIONS = ("device", "soc", "android", "abi", "build", "governor", "tool_sha256")
 
@@ -31,15 +34,16 @@ def table_from_csv(
 
     Args:
         path: CSV of `export/benchmark_android.py`; rows of other files, and of failed
-            measurements, count for nothing.
+            measurements, count for nothing. Of a file that was measured again the latest does.
         folder: of `write_files`, whose index says what each file is.
         **wanted: which rows, where the CSV has several devices or configurations: values of
             the columns `CHOICES`, None for any.
 
     Raises:
         OSError: if one of them cannot be read.
-        ValueError: if it is no such CSV, the rows are of several devices or configurations,
-            there are none of the overhead and of blocks, or a time is 0.
+        ValueError: if it is no such CSV, the rows are of several devices, configurations,
+            builds of Android or tools, there are none of the overhead and of blocks, or a time
+            is 0.
     """
     unknown = sorted(set(wanted) - set(CHOICES))
     require(not unknown, "wanted", f"among {', '.join(CHOICES)}", unknown)
@@ -52,6 +56,10 @@ def table_from_csv(
         found = sorted({row[name] for row in rows})
         allowed = f"given, one of {', '.join(found)}"
         require(len(found) <= 1, name, allowed, wanted.get(name))
+    rows = list({row["file_sha256"]: row for row in sorted(rows, key=itemgetter("date"))}.values())
+    for name in THROUGHOUT:
+        found = sorted({row[name] for row in rows})
+        require(len(found) <= 1, "csv", f"with every file measured with one `{name}`", found)
     # All by the same figure: tools that print no median print the mean.
     column = "median_ms" if all(row["median_ms"] for row in rows) else "avg_ms"
     measured = {row["file_sha256"]: _milliseconds(row, column) for row in rows}

@@ -114,6 +114,21 @@ def test_a_failed_measurement_is_no_block_and_a_missing_median_means_the_mean(ph
     assert (table.header["clock"], table.header["statistic"]) == ("time", "mean")
 
 
+def test_of_files_measured_again_with_another_tool_the_latest_times_and_that_tool_count(phone):
+    phone.measure()
+    again = {"tool_sha256": "d", "build": "e", "date": "2026-01-03T03:04:05+00:00"}
+    phone.measure(lambda row: row | {"median_ms": "9.0"}, **again)
+    table = table_from_csv(phone.csv, phone.folder)
+    assert {block.ms for block in table.blocks.values()} == {9.0}
+    conditions = table.header["conditions"]
+    assert (conditions["tool_sha256"], conditions["build"]) == ("d", "e")
+    assert conditions["date"] == f"{again['date']} to {again['date']}"
+    rows = phone.csv.read_text().splitlines(keepends=True)
+    phone.csv.write_text("".join(rows[:-1]))  # as if the second sweep was stopped
+    with pytest.raises(ValueError, match="file measured with one `build`. Received: .'b', 'e'"):
+        table_from_csv(phone.csv, phone.folder)
+
+
 def test_times_too_coarse_for_blocks_make_no_table(phone):
     def coarse(row):
         return row | {"median_ms": "0.00" if row["file"].startswith("block") else "0.52"}
