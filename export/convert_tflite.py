@@ -15,7 +15,6 @@ from absl import flags
 
 from bignas_tf.commands import convert
 from bignas_tf.deploy.formats import TFLITE
-from bignas_tf.deploy.schemes import Quantization
 from bignas_tf.deploy.script import run_script
 
 _MODEL = flags.DEFINE_string(
@@ -26,8 +25,12 @@ _MODEL = flags.DEFINE_string(
     required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The .tflite file to write.", required=True)
-_QUANTIZATION = flags.DEFINE_enum_class(
-    "quantization", Quantization.FLOAT32, Quantization, "What the file stores and computes in."
+_QUANTIZATION = flags.DEFINE_enum(
+    "quantization",
+    "float32",
+    convert.QUANTIZATIONS,
+    "What the file stores and computes in.",
+    case_sensitive=False,
 )
 _IMAGES = flags.DEFINE_string(
     "images",

@@ -144,7 +144,11 @@ def test_a_leading_rescaling_tells_the_input_range_unless_the_json_does(
             ["--model=a.keras", "--output={out}", "more"],
             "unknown argument 'more'",
         ),
-        ("convert_tflite", ["--model=a.keras", "--output={out}", "--quantization=int3"], "int3"),
+        (
+            "convert_tflite",
+            ["--model=a.keras", "--output={out}", "--quantization=qat_int8"],
+            "--quantization=qat_int8: value should be one of <float32|",
+        ),
     ],
 )
 def test_bad_input_ends_with_one_line_and_status_2(
