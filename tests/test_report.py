@@ -311,6 +311,16 @@ def test_a_log_with_infinite_losses_is_drawn_without_them(tmp_path):
     assert "1 lines of the log hold numbers that are not finite." in page.text
 
 
+def test_a_log_without_a_finite_loss_has_no_plot(tmp_path):
+    write_minimal_run(tmp_path)
+    lines = [{"step": i, "epoch": i, "loss/biggest": "nan"} for i in range(2)]
+    dump_lines(tmp_path / "log.jsonl", lines)
+    page = page_of(tmp_path)
+    assert "The training log has no finite losses." in page.text
+    words = [v for tag, name, v in page.attributes if name == "aria-label"]
+    assert not any(word.startswith("Training curves") for word in words)
+
+
 def test_the_output_must_be_html(full):
     with pytest.raises(ValueError, match=r"`output` must end in \.html"):
         write_report(full, full / "run.json")

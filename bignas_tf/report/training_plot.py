@@ -31,7 +31,7 @@ def draw_training(log: Sequence[LogLine]) -> Picture | None:
         log: lines of the training log, in order.
 
     Returns:
-        The plot, or None if the log has neither losses nor accuracies.
+        The plot, or None if the log has neither losses nor accuracies that are finite.
     """
     times = _times(log)
     panels = [
@@ -60,7 +60,7 @@ def _times(log: Sequence[LogLine]) -> list[float]:
 def _curves(
     log: Sequence[LogLine], times: Sequence[float], prefix: str, factor: float
 ) -> dict[str, Curve]:
-    """Curves by role; the random children of a step are one role, their mean."""
+    """Curves by role, none empty; the random children of a step are one role, their mean."""
     curves: dict[str, Curve] = {}
     for line, time in zip(log, times, strict=True):
         values: dict[str, list[float]] = {}
@@ -72,7 +72,7 @@ def _curves(
             curves.setdefault(role, []).append((time, factor * sum(found) / len(found)))
         if prefix in line.scalars and not values:
             curves.setdefault("all children", []).append((time, line.scalars[prefix]))
-    return {role: _thinned(curve) for role, curve in curves.items()}
+    return {role: thinned for role, curve in curves.items() if (thinned := _thinned(curve))}
 
 
 def _role(name: str) -> str:
@@ -92,9 +92,7 @@ def _draw(axes: Axes, label: str, curves: dict[str, Curve]) -> None:
         colour, style = _LOOKS.get(role, _OTHER)
         name = "random (mean)" if role == "random" else role
         marker = "o" if len(curve) == 1 else ""
-        line = axes.plot(*zip(*curve, strict=True), style + marker, color=colour) if curve else []
-        for part in line:
-            part.set_label(name)
+        axes.plot(*zip(*curve, strict=True), style + marker, color=colour, label=name)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -123,6 +121,5 @@ def _description(panels: Sequence[tuple[str, dict[str, Curve]]]) -> str:
         f"{role}: {label} {curve[0][1]:.3g} at first, {curve[-1][1]:.3g} at last"
         for label, curves in panels
         for role, curve in curves.items()
-        if curve
     ]
     return "Training curves over epochs. " + "; ".join(ends) + "."
