@@ -180,14 +180,14 @@ def test_an_output_of_the_wrong_kind_is_refused(
     (tmp_path / "mine").mkdir()
     with pytest.raises(error, match=message):
         export(model, tmp_path / output, format, verification_images=photographs)
+
+
+def test_a_folder_that_is_no_saved_model_is_not_replaced(model, photographs, tmp_path):
+    (tmp_path / "mine").mkdir()
+    images = {"verification_images": photographs}
     with pytest.raises(FileExistsError, match="no SavedModel"):
-        export(
-            model,
-            tmp_path / "mine",
-            "saved_model",
-            verification_images=photographs,
-            overwrite=True,
-        )
+        export(model, tmp_path / "mine", "saved_model", **images, overwrite=True)
+    assert os.listdir(tmp_path) == ["mine"]
 
 
 @pytest.mark.parametrize(

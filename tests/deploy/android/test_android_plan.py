@@ -84,11 +84,12 @@ def test_wrong_plans_are_refused(changes, message, files, tool):
     each = tuple(configurations(["cpu"], [1], ["any"]))
     with pytest.raises(ValueError, match=message):
         Plan(program, abi, model_files(files), each, **changes)
-    for pause in (-1, float("inf")):
-        with pytest.raises(
-            ValueError, match=f"`pause` must be a number of at .* Received: {pause}"
-        ):
-            Cooling(pause=pause)
+
+
+@pytest.mark.parametrize("pause", [-1, float("inf")])
+def test_a_pause_that_is_no_time_is_refused(pause):
+    with pytest.raises(ValueError, match=f"`pause` must be a number of at .* Received: {pause}"):
+        Cooling(pause=pause)
 
 
 @pytest.mark.parametrize(
