@@ -1,1 +1,1 @@
-"""From a finished Keras model to a TFLite file that is checked, run and timed."""
+"""From a finished Keras model to a file (TFLite, ONNX, ...) that is checked, run and timed."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bignas_tf import cost
 from bignas_tf.checks import require, require_int
 from bignas_tf.deploy.block_files import (
+    BLOCK,
     NETWORK,
     OVERHEAD,
     Timed,
@@ -217,7 +218,7 @@ def _name(spec: NetworkSpec) -> str:
 
 def _anchors(networks: Sequence[Timed]) -> list[Timed]:
     """Two blocks, one rather small and one rather big."""
-    blocks = sorted((n for n in networks if n.kind not in (OVERHEAD, NETWORK)), key=_macs)
+    blocks = sorted((n for n in networks if n.kind == BLOCK), key=_macs)
     return [blocks[len(blocks) // 3], blocks[2 * len(blocks) // 3]]
 
 
