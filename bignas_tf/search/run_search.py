@@ -85,7 +85,9 @@ def _search_alone(
 ) -> list[dict[str, Any]]:
     space, folder = trained.supernet.space, workdir / "select"
     options.require_packages()
-    options.check_counted(space)  # before a table is measured, which takes long
+    # Before a table is measured, which takes long.
+    options.check_counted(space)
+    held_out = _held_out(trained, data)
     table = options.open_table(space, workdir)
     with latency_from(table):
         given: dict[str, Any] = {
@@ -96,12 +98,11 @@ def _search_alone(
         }
         identity = _identity(trained)
         if chief is not None:
-            _held_out(trained, data)
             run = functools.partial(_run_workers, chief, space, json.dumps(identity), **given)
         else:
-            run = functools.partial(
-                select_alone, space, evaluator or _evaluator(trained, data), **given
-            )
+            if evaluator is None:
+                evaluator = _evaluator(trained, data, held_out)
+            run = functools.partial(select_alone, space, evaluator, **given)
         searched = identity | ({"latency_table": table.digest} if table else {})
         about = _about(table) if table else {}
         with _search_folder(folder, searched, about, conditions, overwrite):
@@ -124,7 +125,7 @@ def evaluate_for_chief(trained: Trained, data: RunData) -> None:
     """
     from bignas_tf.search.worker import work
 
-    evaluator = _evaluator(trained, data)
+    evaluator = _evaluator(trained, data, _held_out(trained, data))
     work(trained.supernet.space, evaluator, json.dumps(_identity(trained)))
 
 
@@ -137,10 +138,9 @@ def _held_out(trained: Trained, data: RunData) -> Split:
     return data.held_out
 
 
-def _evaluator(trained: Trained, data: RunData) -> Evaluator:
+def _evaluator(trained: Trained, data: RunData, held_out: Split) -> Evaluator:
     from bignas_tf.masked_evaluation import child_evaluator
 
-    held_out = _held_out(trained, data)
     return child_evaluator(trained.supernet, data.calibration, held_out, SPLIT)
 
 

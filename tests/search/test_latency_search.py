@@ -156,6 +156,21 @@ def test_a_device_instead_of_a_table_is_measured_first_into_the_runs_folder(
     assert chosen["name"] == "latency_ms_0.3_mmacs_0.2"
 
 
+@pytest.mark.parametrize("evaluator", [None, TabularEvaluator(noisy)])
+def test_a_run_without_held_out_images_is_refused_before_latency_is_measured(
+    tmp_path, monkeypatch, evaluator
+):
+    monkeypatch.setattr("bignas_tf.deploy.block_latency.measure_table", None)  # it would fail
+    trained = Run().trained
+    trained.recipe = types.SimpleNamespace(held_out=0)
+    data, options = (
+        types.SimpleNamespace(held_out=None),
+        SearchOptions("latency_ms:1", device="host"),
+    )
+    with pytest.raises(ValueError, match="`held_out` of the recipe must be positive .*Received: 0"):
+        search_run(trained, data, options, tmp_path, evaluator=evaluator)
+
+
 def test_a_search_does_not_go_on_with_another_table(table, tmp_path):
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     table.write(first)
