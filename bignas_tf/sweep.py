@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from bignas_tf import cost
-from bignas_tf.files import check_output, replacing
+from bignas_tf.files import check_output, only_writer, replacing
 from bignas_tf.intervals import wilson_interval
 from bignas_tf.machine import device
 from bignas_tf.masked_evaluation import child_evaluator
@@ -29,6 +29,8 @@ from bignas_tf.training.state import load_trained
 from bignas_tf.training.trainer import Trainer
 
 ENDS = ("biggest", "smallest")
+# Names that no other child may have: the last are those of `PREDICTIONS` and of NumPy's writer.
+TAKEN = (*ENDS, "labels", "file", "allow_pickle")
 MEASURED = ("select", "children")  # what a run's weights do not depend on
 # Of each run: the top class of every test image by child, and the `labels`.
 PREDICTIONS = "predictions.npz"
@@ -55,13 +57,26 @@ def run_sweep(
     Raises:
         ValueError: before any work, for a plan that some run of could not be made, or that
             has other settings than what is in `workdir`.
+        FolderInUse: a ValueError, if another sweep writes to `workdir`.
     """
     workdir = Path(workdir)
     settings = check_plan(plan, loop_options)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with only_writer(workdir, "written to"):  # a second one would lose rows of the first
+        return _sweep(plan, workdir, settings, command, loop_options)
+
+
+def _sweep(
+    plan: SweepPlan,
+    workdir: Path,
+    settings: Mapping[str, dict[str, Any]],
+    command: list[str] | None,
+    loop_options: Mapping[str, Any] | None,
+) -> bool:
+    """`run_sweep` for the process that has locked the folder."""
     results = Results(workdir / RESULTS, [run.name for run in plan.runs])
     for run in plan.runs:
         _check_settings(workdir / run.name, settings[run.name], run.name in results)
-    workdir.mkdir(parents=True, exist_ok=True)
     check_output(results.path, overwrite=True)
     seconds: list[float] = []
     left = sum(run.name not in results for run in plan.runs)

@@ -172,6 +172,22 @@ def test_sigterm_ends_a_sweep_that_the_same_command_goes_on_with(tmp_path, monke
     assert [row["child"] for row in rows(tmp_path)] == ["biggest", "smallest"]
 
 
+def test_a_second_sweep_in_the_folder_is_refused_while_the_first_goes_on(tmp_path, monkeypatch):
+    refused = []
+
+    def measure(*_):
+        if not refused:
+            refused.append(None)  # the second is not to get here
+            refused[0] = call(tmp_path, ONE)
+        return [{"child": "biggest", "top1": 0.5}]
+
+    monkeypatch.setattr(sweep, "_measure", measure)
+    done(tmp_path, ONE)
+    (second,) = refused
+    assert_refused(second, "^error: `workdir` must be written to by one process. .* by process ")
+    assert [row["top1"] for row in rows(tmp_path)] == ["0.5"]
+
+
 def test_runs_that_are_in_the_results_are_not_made_again(copy, monkeypatch):
     before = files(copy / "runs")
     Steps(monkeypatch, at=1, what=kill)

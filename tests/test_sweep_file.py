@@ -90,6 +90,8 @@ def test_the_data_of_the_command_replace_those_of_the_file_but_not_of_a_variant(
         (ONE | {"children": []}, "`children` must be an object"),
         (ONE | {"children": {"a": 3}}, r"`children\['a'\]` must be an object of values by gene"),
         (ONE | {"children": {"smallest": {}}}, "`children` must be named otherwise than biggest"),
+        (ONE | {"children": {"labels": {}}}, "`children` must be named otherwise .*labels, file"),
+        (ONE | {"select": {"budget": "mmacs:1", "names": "file"}}, "`names` must be none of"),
         (ONE | {"children": {"a": {"depth": 1}}}, "has the genes .*unknown \\['depth'\\]"),
         (ONE | {"select": {"names": "a"}}, "`select` lacks required keys: budget"),
         (ONE | {"select": {"budget": "mmacs:1", "rounds": 3}}, "`select` has unknown keys"),

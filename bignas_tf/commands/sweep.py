@@ -99,7 +99,7 @@ def read_plan(path: Path, data: str | None = None) -> Any:
         ValueError: if it is no JSON, has unknown keys, or values that no recipe may have.
     """
     from bignas_tf.search.search_options import SearchOptions
-    from bignas_tf.sweep import ENDS
+    from bignas_tf.sweep import TAKEN
     from bignas_tf.sweep_plan import PlannedRun, SweepPlan
 
     try:
@@ -113,11 +113,11 @@ def read_plan(path: Path, data: str | None = None) -> Any:
         shared = "left out in a sweep, whose runs share one `latency_table`"
         require(select.device is None, "device", shared, select.device)
         names = select.children()
-        others = (*ENDS, *file.children)
-        taken = f"none of {', '.join(others)}, which are measured anyway"
+        others = (*TAKEN, *file.children)
+        taken = f"none of {', '.join(others)}, which are taken"
         require(not {*names} & {*others}, "names", taken, ",".join(names))
-    taken = f"named otherwise than {', '.join(ENDS)}, which are measured anyway"
-    require(not {*file.children} & {*ENDS}, "children", taken, list(file.children))
+    taken = f"named otherwise than {', '.join(TAKEN)}, which are taken"
+    require(not {*file.children} & {*TAKEN}, "children", taken, list(file.children))
     variants = {name: _variant(file, name, data) for name in file.variants}
     runs = []
     for seed in file.seeds:
