@@ -117,11 +117,11 @@ def calibrate(
     spec = spec or getattr(child, "spec", None)
     if spec is None:
         raise ValueError("`spec` must be given for a child that was loaded. Received: None")
-    weights = {variable.path: variable.value for variable in child.variables}
+    variables = {variable.path: variable for variable in child.variables}
+    weights = {path: variable.value for path, variable in variables.items()}
     statistics = batch_norm_statistics(
         spec, weights, images, method=method, chunk=chunk, memory_limit_mb=memory_limit_mb
     )
-    variables = {variable.path: variable for variable in child.variables}
     for path, value in statistics.items():
         variables[path].assign(value)
     return statistics

@@ -48,7 +48,7 @@ def network(spec: NetworkSpec, weights: Mapping[str, Any]) -> Callable[[Any], An
     for _, block in itertools.groupby(ops, key=lambda op: op.block):
         group = tuple(block)
         end += len(group)
-        live = {name for name, index in last.items() if index >= end} | {ops[-1].name}
+        live = {name for name, index in last.items() if index >= end}
         blocks.append(stretch(group, weights, live))
 
     def run(images: Any) -> Any:

@@ -41,9 +41,9 @@ def device() -> str:
         import jax
 
         devices = jax.local_devices()
-        platform, count = devices[0].platform, len(devices)
-        model = cpu_model() if platform == "cpu" else devices[0].device_kind
-        return f"{platform} {model}" + (f" x{count}" if count > 1 else "")
+        kind, count = devices[0].platform, len(devices)
+        model = cpu_model() if kind == "cpu" else devices[0].device_kind
+        return f"{kind} {model}" + (f" x{count}" if count > 1 else "")
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

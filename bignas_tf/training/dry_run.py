@@ -114,7 +114,7 @@ def _space(trainer: Trainer) -> str:
     space = trainer.space
     ends = [cost.count(genotype.spec()) for genotype in (space.smallest(), space.biggest())]
     macs = " to ".join(f"{end.mmacs:.4g}" for end in ends)
-    params = " to ".join(f"{end.params / 1e6:.3g}" for end in ends)
+    params = " to ".join(f"{end.params_m:.3g}" for end in ends)
     terms = [
         f"{term.name} {term.genotype['resolution']} px"
         for term in trainer.loop.rule.plan(trainer.recipe.seed, 0)

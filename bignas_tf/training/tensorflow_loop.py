@@ -17,6 +17,7 @@ import tensorflow as tf
 from bignas_tf.checks import require, require_int
 from bignas_tf.data import Split
 from bignas_tf.data.batches import BatchPlan
+from bignas_tf.data.pipeline import TrainingBatches
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.spaces.sizes import size_table
 from bignas_tf.supernet import Supernet
@@ -119,8 +120,6 @@ class TensorflowLoop(TensorflowTerms):
 
     def chunks(self, plan: BatchPlan, start: int, last: int) -> Iterator[list[Batch]]:
         """As of `Loop`; a chunk never crosses the end of an epoch."""
-        from bignas_tf.data.pipeline import TrainingBatches
-
         batches = TrainingBatches(plan, start, self.layout.rows(plan.batch_size))
         while start < last:
             epoch_end = (start // plan.steps_per_epoch + 1) * plan.steps_per_epoch
