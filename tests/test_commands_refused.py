@@ -63,6 +63,8 @@ MIDDLE = TINY.smallest().as_dict()
         (("extract", "--genotype=smallest", "--name=a", "--method=no"), "`method` must be one of"),
         (("extract", "--genotype=smallest", "--name=../a"), "`name` must be"),
         (("evaluate",), "children has no .keras files; `bignas extract` writes them"),
+        (("evaluate", "--image_size=8"), "`image_size` must be given with `model`. Received: 8"),
+        (("benchmark", "--csv=a.csv"), "`csv` must be given with `model`. Received: a.csv"),
         (("convert",), "children has no .keras files; `bignas extract` writes them"),
         (("benchmark",), "has no .tflite files; `bignas convert` writes them"),
         (("report",), "selected is missing; `bignas select` writes it"),

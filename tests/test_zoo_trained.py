@@ -125,14 +125,26 @@ def test_any_genotype_is_cut_and_calibrated_on_given_data(run, zoo, tmp_path):
         (["--supernet=tiny"], "Either `budget` or `genotype` must be given with `supernet`"),
         (["--supernet=tiny", "--budget=mmacs:1e-9"], "`budget` must be at least"),
         (["--supernet=tiny", "--budget=macs:4"], "`metric` must be one of"),
+        (["--supernet=tiny", "--budget=latency_ms:4"], "`budget` must be of MACs, parameters or"),
+        (
+            ["--supernet=tiny", "--budget=mmacs:4", "--data=digits"],
+            "`data` must be left out with `budget`: .*Received: 'digits'",
+        ),
+        (
+            ["--supernet=tiny", "--budget=mmacs:4", "--method=batch_average"],
+            "`method` must be left out with `budget`: .*Received: 'batch_average'",
+        ),
         (["--supernet=tiny", "--genotype=smallest", "--name=a"], "`data` must be given with `geno"),
         (["--supernet=tiny", "--workdir=x", "--budget=mmacs:4"], "Either `workdir` or `supernet`"),
         ([], "Either `workdir` or `supernet` must be given"),
         (["--workdir=x", "--budget=mmacs:4"], "`budget` must be left out without `supernet`"),
+        (["--workdir=x", "--output=y"], "`output` must be left out without `supernet`.*'y'"),
     ],
 )
-def test_bad_input_is_refused(zoo, arguments, message):
+def test_bad_input_is_refused_and_leaves_no_folder(zoo, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
     assert_refused(bignas("extract", *arguments), message)
+    assert not (tmp_path / "children").exists()
 
 
 @pytest.fixture

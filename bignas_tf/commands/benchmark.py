@@ -70,6 +70,8 @@ def main(arguments: Any) -> None:
     require_one(arguments)
     output = arguments.csv
     if arguments.workdir:
+        if output is not None:
+            raise ValueError(f"`csv` must be given with `model`. Received: {output}")
         output = arguments.workdir / "benchmark.csv"
         paths = [str(path) for path in sorted(arguments.workdir.glob("*.tflite"))]
         if not paths:

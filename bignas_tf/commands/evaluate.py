@@ -36,7 +36,9 @@ def add_arguments(parser: Any) -> None:
         "--data",
         help="source: digits, folder:PATH or tfds:NAME; with --workdir only if it has moved",
     )
-    parser.add_argument("--image_size", type=int, help="of --data, if not the model's input size")
+    parser.add_argument(
+        "--image_size", type=int, help="of --data, with --model, if not the model's input size"
+    )
     parser.add_argument("--json", type=Path, help="file for the figures of --model")
     add_backend(parser)
 
@@ -47,8 +49,10 @@ def main(arguments: Any) -> None:
     if arguments.model:
         _evaluate_file(arguments)
     else:
-        if arguments.json:
-            raise ValueError(f"`json` must be given with `model`. Received: {arguments.json}")
+        for name in ("json", "image_size"):
+            given = getattr(arguments, name)
+            if given is not None:
+                raise ValueError(f"`{name}` must be given with `model`. Received: {given}")
         _evaluate_run(arguments)
 
 

@@ -35,8 +35,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("children"),
-        help="folder to write to, with --supernet (default: %(default)s)",
+        help="folder to write to, with --supernet (default: children)",
     )
     parser.add_argument(
         "--genotype", help='"smallest", "biggest", or a JSON object with a value for every gene'
@@ -121,7 +120,9 @@ def main(arguments: Any) -> None:
     if arguments.supernet:
         _extract_from_zoo(arguments)
         return
-    require(arguments.budget is None, "budget", "left out without `supernet`", arguments.budget)
+    for option in ("budget", "output"):
+        given = getattr(arguments, option)
+        require(given is None, option, "left out without `supernet`", str(given))
     trained, data = load_run(arguments)
     space = trained.supernet.space
     if arguments.genotype:
@@ -155,6 +156,7 @@ def _extract(trained: Any, split: Any, genotype: Any, method: str, stem: Path) -
 
 def _extract_from_zoo(arguments: Any) -> None:
     """Writes one child of a supernet of the zoo."""
+    from bignas_tf.calibration import METHODS
     from bignas_tf.checks import require
     from bignas_tf.training.state import load_trained
     from bignas_tf.zoo.trained import supernet_file
@@ -167,8 +169,12 @@ def _extract_from_zoo(arguments: Any) -> None:
     if arguments.genotype:
         needed = "given with `genotype`: its batch norm is calibrated on training images"
         require(arguments.data is not None, "data", needed, None)
+    else:
+        published = "left out with `budget`: the statistics of these children are published"
+        require(arguments.data is None, "data", published, arguments.data)
+        require(arguments.method == METHODS[0], "method", published, arguments.method)
     trained = load_trained(supernet_file(arguments.supernet), "supernet")
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    folder: Path = arguments.output or Path("children")
     if arguments.genotype:
         from bignas_tf.training.run_data import load_run_data
 
@@ -176,22 +182,26 @@ def _extract_from_zoo(arguments: Any) -> None:
         data = load_run_data(trained.recipe, arguments.data)
         same = f"of the supernet's classes, {', '.join(trained.classes)}"
         require(data.source.classes == trained.classes, "data", same, list(data.source.classes))
-        stem = arguments.output / arguments.name
-        _extract(trained, data.calibration, genotype, arguments.method, stem)
+        folder.mkdir(parents=True, exist_ok=True)
+        _extract(trained, data.calibration, genotype, arguments.method, folder / arguments.name)
         return
-    _extract_from_front(arguments, trained)
+    _extract_from_front(arguments, trained, folder)
 
 
-def _extract_from_front(arguments: Any, trained: Any) -> None:
+def _extract_from_front(arguments: Any, trained: Any, folder: Path) -> None:
     """Writes the best child under each budget, with the statistics that were published."""
     from bignas_tf.checks import require
     from bignas_tf.extract import assign_weights, extract
     from bignas_tf.search.budget import check_feasible, parse_budgets
+    from bignas_tf.search.metrics import LATENCY
     from bignas_tf.training.checkpoints import read_checkpoint
     from bignas_tf.zoo.trained import front_file
 
     space = trained.supernet.space
     budgets = parse_budgets(arguments.budget)
+    timed = any(part.metric == LATENCY for budget in budgets for part in budget.parts)
+    counted = "of MACs, parameters or size: no latency table is at hand"
+    require(not timed, "budget", counted, arguments.budget)
     arrays, front = read_checkpoint(front_file(arguments.supernet))
     points = [(space.genotype(point["genotype"]), point) for point in front["points"]]
     best = {}
@@ -201,9 +211,10 @@ def _extract_from_front(arguments: Any, trained: Any) -> None:
         front_meets = "met by a child of the front; --genotype with --data cuts any other"
         require(len(allowed) > 0, "budget", front_meets, arguments.budget)
         best[budget.name] = max(allowed, key=lambda i: points[i][1]["accuracy"])
+    folder.mkdir(parents=True, exist_ok=True)
     for budget_name, position in best.items():
         genotype, point = points[position]
-        path = arguments.output / f"{arguments.supernet}_{budget_name}.keras"
+        path = folder / f"{arguments.supernet}_{budget_name}.keras"
         child = extract(trained.supernet, genotype, name=path.stem)
         prefix = f"{position}/"
         statistics = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
