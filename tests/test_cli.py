@@ -115,12 +115,6 @@ def test_a_command_line_that_cannot_be_read_is_refused(arguments, message):
     assert_refused(bignas(*arguments), message)
 
 
-def test_a_resolution_for_no_network_is_refused():
-    for arguments in (["show"], ["show", "--space=cifar"]):
-        message = "^error: `network` must be given with `resolution`.*only 32$"
-        assert_refused(bignas(*arguments, "--resolution=32"), message)
-
-
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -1,6 +1,7 @@
 """`bignas show`: what it counts, and what it refuses."""
 
 import argparse
+import itertools
 import json
 
 import pytest
@@ -86,6 +87,9 @@ def test_what_is_no_network_is_refused(shown):
         shown("resnet")
     with pytest.raises(ValueError, match='`genotype` must be "smallest", "biggest" or a JSON'):
         shown("--space=digits", "bignasmodel_s")
-    for option in ("--resolution=32", "--latency_table=t.json"):
-        with pytest.raises(ValueError, match="`network` must be given with"):
-            shown(option)
+    for space, (option, value) in itertools.product(
+        ([], ["--space=digits"]), (("resolution", "32"), ("latency_table", "t.json"))
+    ):
+        message = f"`network` must be given with `{option}`. Received: only {value}$"
+        with pytest.raises(ValueError, match=message):
+            shown(*space, f"--{option}={value}")

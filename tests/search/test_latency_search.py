@@ -237,6 +237,3 @@ def test_show_adds_milliseconds_of_each_block(table, tmp_path, capsys):
         assert lines[name][-1] == f"{ms:.4f}" + "*" * (name == "stem")
     assert lines["total"][-1] == f"{written.profile(spec):.4f}"
     assert lines["*:"][1:3] == ["not", "in"]
-    arguments.network = None
-    with pytest.raises(ValueError, match="`network` must be given with `latency_table`"):
-        show.main(arguments)
