@@ -39,7 +39,7 @@ def get_model(name: str, /, **arguments: Any) -> tuple[keras.Model, int]:
     """
     spec = get_spec(name)
     arguments = {"name": name, **arguments}
-    return _build(spec, name, **arguments), get_preset(name)["resolution"]
+    return build_model(name, spec=spec, **arguments), get_preset(name)["resolution"]
 
 
 def from_spec(
@@ -93,33 +93,13 @@ def from_spec(
     """
     if not isinstance(spec, NetworkSpec):
         spec = _read(spec)
-    return _build(
-        spec, None, include_top, weights, input_tensor, input_shape, pooling, classes,
-        classifier_activation, include_preprocessing, name,
+    return build_model(
+        None, include_top, weights, input_tensor, input_shape, pooling, classes,
+        classifier_activation, include_preprocessing, name, spec,
     )  # fmt: skip
 
 
 def build_model(
-    preset: str,
-    include_top: bool,
-    weights: Weights,
-    input_tensor: Any,
-    input_shape: ImageShape | None,
-    pooling: str | None,
-    classes: int,
-    classifier_activation: str | Callable | None,
-    include_preprocessing: bool,
-    name: str,
-) -> keras.Model:
-    """Builds a preset's network, as the zoo's functions do; `from_spec` has the arguments."""
-    return _build(
-        get_spec(preset), preset, include_top, weights, input_tensor, input_shape, pooling,
-        classes, classifier_activation, include_preprocessing, name,
-    )  # fmt: skip
-
-
-def _build(
-    spec: NetworkSpec,
     preset: str | None,
     include_top: bool = True,
     weights: Weights = None,
@@ -130,8 +110,14 @@ def _build(
     classifier_activation: str | Callable | None = "softmax",
     include_preprocessing: bool = True,
     name: str | None = None,
+    spec: NetworkSpec | None = None,
 ) -> keras.Model:
-    """Checks the arguments, builds the model and loads its weights."""
+    """What `get_model`, `from_spec` and the zoo's functions do; `from_spec` has the arguments.
+
+    They call it themselves: a warning of `load_weights` counts its callers.
+    """
+    if spec is None:
+        spec = get_spec(preset)  # type: ignore[arg-type]
     if pooling is not None:
         require_choice("pooling", pooling, POOLINGS)
     if classes is None:
