@@ -93,8 +93,7 @@ def test_given_the_weights_of_keras_applications_a_spec_gives_their_outputs(name
     ours.set_weights([array.reshape(place.shape) for array, place in pairs])
     batch = images(2, size).astype("float32")
     expected = published(batch).numpy()
-    # Through so many layers what is rounded elsewhere grows to 1.5e-5 on some processors.
-    assert_equal(ours(preprocess(batch)).numpy(), expected.reshape(2, 7), tolerance=5e-5)
+    assert_equal(ours(preprocess(batch)).numpy(), expected.reshape(2, 7))
 
 
 class Reference:
