@@ -77,6 +77,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(straight, four_steps, tmp_pat
     assert [json.loads(line)["step"] for line in lines] == [4, 6]
 
 
+@pytest.mark.slow
 def test_tensorflow_goes_on_with_a_run_of_jax(straight, tensorflow):
     weights, scores, _ = tensorflow
     workdir, trainer = straight
@@ -84,6 +85,7 @@ def test_tensorflow_goes_on_with_a_run_of_jax(straight, tensorflow):
     assert scores == pytest.approx(run_case.scores(workdir), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_jax_goes_on_with_a_run_of_tensorflow(straight, tensorflow):
     trainer = Trainer(RECIPE, tensorflow[2])
     assert trainer.step == 4

@@ -1,6 +1,6 @@
 """Twenty steps of training that every backend repeats; TensorFlow's as a program.
 
-KERAS_BACKEND=tensorflow python training_case.py OUT.npz
+KERAS_BACKEND=tensorflow python training_case.py OUT.npz CASE ...
 """
 
 from __future__ import annotations
@@ -93,12 +93,15 @@ def main() -> None:
     from bignas_tf.training.tensorflow_loop import TensorflowLoop
 
     found = {}
-    for name, mode, optimizer, steps, rule in (
-        ("sliced", "sliced", "sgd", STEPS, None),
-        ("masked", "masked", "sgd", STEPS, None),
-        ("rmsprop", "sliced", "rmsprop", 1, None),
-        ("taught", "sliced", "sgd", 2, taught_rule()),
-    ):
+    cases = {
+        "sliced": ("sliced", "sgd", STEPS, None),
+        "masked": ("masked", "sgd", STEPS, None),
+        "rmsprop": ("sliced", "rmsprop", 1, None),
+        "taught": ("sliced", "sgd", 2, taught_rule()),
+    }
+    out, *names = sys.argv[1:]
+    for name in names:
+        mode, optimizer, steps, rule = cases[name]
         # Tracing takes longer than a few steps; masked mode does it per pair of resolutions.
         tf.config.run_functions_eagerly(name != "sliced")
         supernet = make_supernet()
@@ -110,7 +113,7 @@ def main() -> None:
             found[f"{name}/weights/{path}"] = array
         for position, variable in enumerate(loop.optimizer.variables):
             found[f"{name}/optimizer/{position}"] = keras.ops.convert_to_numpy(variable.value)
-    np.savez(sys.argv[1], **found)
+    np.savez(out, **found)
 
 
 if __name__ == "__main__":
