@@ -17,6 +17,7 @@ from bignas_tf.calibration import (
     batch_norm_statistics,
     held_blocks,
 )
+from bignas_tf.checks import require
 from bignas_tf.data import Split
 from bignas_tf.ops import INPUT, BatchNorm, last_uses
 from bignas_tf.primitives import full_precision
@@ -258,8 +259,8 @@ class ChildEvaluator:
 
     def finished_weights(self, genotype: Genotype) -> dict[str, np.ndarray]:
         """Weights of the child with its calibrated statistics, by `op/weight`."""
+        calibration, _ = self._at(genotype)
         weights = slice_weights(self._weights, genotype.spec().ops())
-        calibration, _ = self._at(genotype["resolution"])
         return weights | batch_norm_statistics(
             genotype.spec(),
             weights,
@@ -278,7 +279,7 @@ class ChildEvaluator:
         """
         spec = genotype.spec()
         if donor is None:
-            images = self._at(genotype["resolution"])
+            images = self._at(genotype)
             needed_mb = cost.count(spec).peak_activation_bytes * sum(map(len, images)) / 1e6
             if needed_mb <= self._memory_limit_mb:
                 with full_precision():
@@ -289,10 +290,13 @@ class ChildEvaluator:
                 self._donor = donor, self.finished_weights(donor)
             weights = slice_weights(self._weights, spec.ops())
             weights |= sliced_statistics(self._donor[1], spec)
-        return predict(spec, weights, self._at(genotype["resolution"])[1])
+        return predict(spec, weights, self._at(genotype)[1])
 
-    def _at(self, resolution: int) -> tuple[np.ndarray, np.ndarray | Streamed]:
-        """Calibration and validation images at `resolution`; the last ones are kept."""
+    def _at(self, genotype: Genotype) -> tuple[np.ndarray, np.ndarray | Streamed]:
+        """Calibration and validation images at the child's resolution; the last ones are kept."""
+        space = self.supernet.space
+        require(genotype in space, "genotype", f"of space '{space.name}'", genotype)
+        resolution = genotype["resolution"]
         if resolution not in self._images:
             if len(self._images) >= 2:
                 self._images.pop(next(iter(self._images)))

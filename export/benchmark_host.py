@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bignas_tf.deploy.latency import TimingError, measure, table, write_csv
+from bignas_tf.deploy.latency import TimingError, host_conditions, measure, table, write_csv
 from bignas_tf.deploy.latency_process import LIMIT
 from bignas_tf.deploy.latency_profile import profile_outputs, write_profiles
 from bignas_tf.deploy.script import run_script
@@ -49,6 +49,7 @@ def main() -> None:
     if _PROFILE.value:
         profile_outputs(_MODEL.value, Path(_PROFILE.value))
     failure = None
+    conditions = host_conditions()  # before the measurement, which is load too
     try:
         latencies = measure(
             _MODEL.value,
@@ -67,7 +68,7 @@ def main() -> None:
         latencies, failure = error.latencies, error
     print(table(latencies))
     if _CSV.value:
-        write_csv(latencies, _CSV.value, overwrite=_OVERWRITE.value)
+        write_csv(latencies, _CSV.value, conditions, overwrite=_OVERWRITE.value)
     if _PROFILE.value:
         profiles = write_profiles(
             [latency.path for latency in latencies],

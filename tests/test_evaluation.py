@@ -68,6 +68,13 @@ def test_scores_do_not_depend_on_what_was_scored_before():
     assert [evaluator().score([genotype])[0] for genotype in genotypes] == together
 
 
+@pytest.mark.parametrize("method", ["logits", "finished_weights"])
+def test_a_genotype_of_another_space_is_refused(method):
+    other = SPACES["attentive"]().smallest()
+    with pytest.raises(ValueError, match="`genotype` must be of space 'digits'"):
+        getattr(evaluator(), method)(other)
+
+
 def test_later_training_does_not_change_an_evaluator():
     supernet = randomized(SPACES["digits"](), dtype="float32")
     evaluated = ChildEvaluator(supernet, split(10, seed=0), split(10, seed=1))

@@ -283,6 +283,10 @@ def test_a_worker_takes_no_workers_of_its_own(run, monkeypatch):
         monkeypatch.setenv(f"KERASTUNER_{name}", value)
     with pytest.raises(ValueError, match="`workers` must be left out with --role. Received: 3"):
         run.call("--role=worker", "--workers=3")
+    with pytest.raises(ValueError, match="`budget` must be left out with --role=worker"):
+        run.call("--role=worker", "--budget=mmacs:1")
+    with pytest.raises(ValueError, match="`seed` must be left out with --role=worker"):
+        run.call("--role=worker", "--seed=1")
 
 
 def test_a_search_that_goes_on_under_other_conditions_says_so(run, capsys, monkeypatch):

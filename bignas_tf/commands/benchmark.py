@@ -103,10 +103,17 @@ def _file(path: str, folder: Path) -> str:
 
 def _time(files: list[str], names: list[str], output: Path | None, arguments: Any) -> None:
     """Times files and tells of them by `names`."""
-    from bignas_tf.deploy.latency import TimingError, measure, table, write_csv
+    from bignas_tf.deploy.latency import (
+        TimingError,
+        host_conditions,
+        measure,
+        table,
+        write_csv,
+    )
     from bignas_tf.deploy.latency_profile import write_profiles
 
     failure = None
+    conditions = host_conditions()  # before the measurement, which is load too
     try:
         found = measure(
             files,
@@ -126,7 +133,7 @@ def _time(files: list[str], names: list[str], output: Path | None, arguments: An
     latencies = [dataclasses.replace(latency, path=called[latency.path]) for latency in found]
     print(table(latencies))
     if output:
-        write_csv(latencies, output, overwrite=True)  # allowed before the measurement
+        write_csv(latencies, output, conditions, overwrite=True)  # allowed before the measurement
         print(f"written to {output}")
     if arguments.profile:
         timed = [latency.path for latency in found]

@@ -59,7 +59,7 @@ def main(arguments: Any) -> None:
 def _evaluate_run(arguments: Any) -> None:
     from bignas_tf.commands.run_folder import child_files, load_run, recorded, require_current
     from bignas_tf.run_evaluation import RunEvaluation
-    from bignas_tf.training.logs import write_json
+    from bignas_tf.training.logs import write_record
 
     files = child_files(arguments.workdir)
     trained, data = load_run(arguments)
@@ -67,7 +67,7 @@ def _evaluate_run(arguments: Any) -> None:
     with recorded(arguments, {}, trained):
         evaluation = RunEvaluation(trained.supernet, data.calibration, data.source)
         result = evaluation.run(files, data.train if data.source.name == "digits" else None)
-        write_json(arguments.workdir / "evaluation.json", result)
+        write_record(arguments.workdir / "evaluation.json", result)
     rows = result["children"] | {k: result[k] for k in ("biggest", "smallest")}
     for name, row in (rows | result["baselines"]).items():
         low, high = row["top1_interval"]

@@ -21,6 +21,7 @@ from bignas_tf.checks import require, require_choice
 from bignas_tf.search.latency import DEVICES
 
 CHOICES = ("device", "serial", "backend", "cores")  # of the columns of an Android CSV
+MEASURED = ("space", "classes", "resolutions", "quantization", "blocks", "networks", "seed")
 
 
 def add_arguments(parser: Any) -> None:
@@ -29,20 +30,15 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--classes", type=int, help="of the head, instead of the space's own")
     parser.add_argument("--output", type=Path, help="JSON of the table, to write or to go on with")
     parser.add_argument("--resolutions", help="pixels, such as 192,224; default: all of the space")
-    parser.add_argument(
-        "--quantization", default="float32", help="of the files (default: %(default)s)"
-    )
+    parser.add_argument("--quantization", help="of the files (default: float32)")
     parser.add_argument("--threads", type=int, help="default: 1; with --from_csv, of which rows")
     parser.add_argument("--blocks", type=int, help="at most so many, the others are predicted")
     parser.add_argument(
         "--networks",
         type=int,
-        default=8,
-        help="whole networks to scale the sum to; 0 for none (default: %(default)s)",
+        help="whole networks to scale the sum to; 0 for none (default: 8)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of weights, draws and order (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, help="of weights, draws and order (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="start the table anew")
     parser.add_argument("--files_only", type=Path, help="folder to write the files to, untimed")
     parser.add_argument("--from_csv", type=Path, help="of export/benchmark_android.py")
@@ -95,14 +91,12 @@ def _plan(arguments: Any) -> Any:
         numbers = all(word.strip().isdecimal() for word in words)
         require(numbers, "resolutions", "pixels, such as 192,224", arguments.resolutions)
         resolutions = tuple(int(word) for word in words)
+    given = {k: getattr(arguments, k) for k in ("quantization", "threads", "networks", "seed")}
     return TablePlan(
         get_space(arguments.space, arguments.classes),
         resolutions=resolutions,
-        quantization=arguments.quantization,
-        threads=1 if arguments.threads is None else arguments.threads,
         blocks=arguments.blocks,
-        networks=arguments.networks,
-        seed=arguments.seed,
+        **{name: value for name, value in given.items() if value is not None},
     )
 
 
@@ -122,6 +116,9 @@ def _from_csv(arguments: Any) -> None:
     from bignas_tf.files import check_output
 
     require(arguments.blocks_dir is not None, "blocks_dir", "given with `from_csv`", None)
+    for name in MEASURED:
+        value = getattr(arguments, name)
+        require(value is None, name, "left out with `from_csv`: the files tell it", value)
     check_output(arguments.output, arguments.overwrite)
     wanted = {name: getattr(arguments, f"csv_{name}") for name in CHOICES}
     threads = None if arguments.threads is None else str(arguments.threads)

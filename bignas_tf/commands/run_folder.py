@@ -66,13 +66,13 @@ def recorded(arguments: Any, seeds: dict[str, int], trained: Any = None) -> Iter
     from bignas_tf.deploy.quiet import captured_stderr
 
     with captured_stderr():  # TensorFlow greets at length
-        from bignas_tf.training.logs import run_record, write_json
+        from bignas_tf.training.logs import run_record, write_record
 
     recipe = trained.recipe.to_json() if trained else {}
     entry = run_record(["bignas", *sys.argv[1:]], seeds, recipe) | {"started": started}
     if trained:
         entry["checkpoint"] = trained.path.name
-    write_json(arguments.workdir / f"run.{arguments.command}.json", entry)
+    write_record(arguments.workdir / f"run.{arguments.command}.json", entry)
 
 
 def require_current(children: Sequence[Path], trained: Any) -> None:

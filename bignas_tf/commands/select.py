@@ -45,6 +45,8 @@ from bignas_tf.search.run_search import evaluate_for_chief, search_run
 from bignas_tf.search.search_options import STRATEGIES, SearchOptions
 from bignas_tf.search.worker import check_worker
 
+FIELDS = tuple(field.name for field in dataclasses.fields(SearchOptions))
+
 
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
@@ -125,13 +127,13 @@ def main(arguments: Any) -> None:
     if arguments.role == "worker":
         check_worker(os.environ)
         check_role(arguments)
+        _check_no_search(arguments)
         set_threads(arguments)
         evaluate_for_chief(*load_run(arguments))
         return
     needed = "metric and limits, such as mmacs:5,8,12, unless `role` is worker"
     require(arguments.budget is not None, "budget", needed, arguments.budget)
-    fields = [field.name for field in dataclasses.fields(SearchOptions)]
-    values = {name: getattr(arguments, name) for name in fields}
+    values = {name: getattr(arguments, name) for name in FIELDS}
     options = SearchOptions.given({name: v for name, v in values.items() if v is not None})
     options.require_packages()
     chief = chief_of(arguments)
@@ -157,3 +159,11 @@ def main(arguments: Any) -> None:
             f"{chosen['resolution']} px{others}{same}"
         )
     print(f"written to {arguments.workdir / 'select'}")
+
+
+def _check_no_search(arguments: Any) -> None:
+    """Refuses what only the chief would heed."""
+    for name in (*FIELDS, "overwrite"):
+        value = getattr(arguments, name)
+        heeded = value is not None and value != getattr(SearchOptions, name, False)
+        require(not heeded, name, "left out with --role=worker: the chief has it", value)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from bignas_tf.data.augmentation import AugmentationPolicy, epoch_order
 from bignas_tf.data.batches import BatchPlan, evaluation_batches
 from bignas_tf.data.errors import BrokenImageError, DataError, UnreadableImageError
+from bignas_tf.data.loading import load_source
 from bignas_tf.data.source import Source
-from bignas_tf.data.sources import load_source
 from bignas_tf.data.split import Split, hold_out
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ class LoadOptions:
         channels: 1 or 3.
         test_fraction: float strictly between 0 and 1.
         seed: int in [0, 2**64).
-        memory_limit_mb: float, at least 0, in MiB.
+        memory_limit_mb: float, at least 0, in MB (10^6 bytes).
         on_bad_image: 'stop' or 'skip'.
         encoded: whether images stay encoded until they are read, however few.
 
@@ -75,7 +75,7 @@ class LoadOptions:
     def in_memory(self, count: int) -> bool:
         """Whether `count` images are to be decoded when they are loaded."""
         decoded_bytes = count * self.image_size**2 * self.channels
-        return not self.encoded and decoded_bytes <= self.memory_limit_mb * 2**20
+        return not self.encoded and decoded_bytes <= self.memory_limit_mb * 1e6
 
     def split_off_test(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ascending indices of a stratified (train, test) for int32 `labels`.

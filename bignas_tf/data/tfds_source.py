@@ -168,11 +168,11 @@ class _Reader:
             contents.append(content)
             labels.append(label)
             held += len(content)
-            limit = self.options.memory_limit_mb * 2**20
+            limit = self.options.memory_limit_mb * 1e6
             fits = held <= limit if self.options.encoded else self.options.in_memory(len(labels))
             if not fits:
                 raise DataError(
-                    f"`{self.title}` must fit into {self.options.memory_limit_mb:g} MiB (in Python "
+                    f"`{self.title}` must fit into {self.options.memory_limit_mb:g} MB (in Python "
                     "the argument `memory_limit_mb`), or be prepared once more, for random access: "
                     f"'{self.title},file_format=array_record,data_dir=NEW_FOLDER', or a part of it "
                     f"be taken: '{self.title},train=train[:10%]'. Received: '{split}', which alone "

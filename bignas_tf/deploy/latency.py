@@ -262,7 +262,7 @@ def host_conditions() -> dict[str, str]:
 def write_csv(
     latencies: Sequence[Latency],
     path: str | os.PathLike[str],
-    conditions: Mapping[str, str] | None = None,
+    conditions: Mapping[str, str],
     *,
     overwrite: bool = False,
 ) -> None:
@@ -271,7 +271,7 @@ def write_csv(
     Args:
         latencies: what `measure` returned.
         path: the CSV to write, in a folder that exists.
-        conditions: further columns; those of `host_conditions` by default.
+        conditions: further columns, such as those of `host_conditions`.
         overwrite: bool, whether an existing file may be replaced.
 
     Raises:
@@ -279,7 +279,6 @@ def write_csv(
     """
     path = Path(path)
     check_output(path, overwrite)
-    conditions = host_conditions() if conditions is None else conditions
     figures_of = [field.name for field in dataclasses.fields(Latency)]
     figures_of.remove("round_medians_ms")  # not one value
     columns = figures_of + list(conditions)

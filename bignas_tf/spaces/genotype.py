@@ -209,8 +209,14 @@ class Space(abc.ABC):
     def mutate(
         self, genotype: Genotype, rng: np.random.Generator, probability: float = 0.1
     ) -> Genotype:
-        """Redraws each gene with `probability`, always changing at least one."""
+        """Redraws each gene with `probability`, always changing at least one.
+
+        Raises:
+            GenotypeError: if the space has a single network.
+        """
         elastic = [i for i, gene in enumerate(self.genes) if len(gene.choices) > 1]
+        if not elastic:
+            raise GenotypeError(f"Space '{self.name}' has one network; nothing can be mutated.")
         chosen = [i for i in elastic if rng.random() < probability]
         values = list(genotype.values)
         for i in chosen or [elastic[rng.integers(len(elastic))]]:

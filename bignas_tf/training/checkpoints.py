@@ -137,6 +137,7 @@ class CheckpointManager:
 
         Raises:
             OSError: if it cannot be written; older ones are intact.
+            FloatingPointError: if an array is not finite; nothing is written.
             ValueError: if the folder holds a sound checkpoint of a later step, which a
                 resumed run would take instead of this one.
         """
@@ -165,6 +166,7 @@ class CheckpointManager:
 
         Raises:
             OSError: if it cannot be written; all others are intact.
+            FloatingPointError: if an array is not finite; nothing is written.
         """
         better = metadata["score"] > self.best_score()
         if better:
@@ -174,6 +176,12 @@ class CheckpointManager:
     def _write(
         self, path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
     ) -> None:
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise FloatingPointError(
+                    f"{name} is not finite, {path} is not saved; older checkpoints are kept. "
+                    "Start with a lower learning rate in another folder"
+                )
         try:
             write_checkpoint(path, arrays, metadata)
         except OSError as error:

@@ -25,7 +25,7 @@ from bignas_tf.training.logs import (
     JsonlLog,
     resumed_record,
     run_record,
-    write_json,
+    write_record,
 )
 from bignas_tf.training.loop import NonFiniteLossError
 from bignas_tf.training.losses import label_cross_entropy, mixed_targets
@@ -89,7 +89,7 @@ class Finetuner:
         record = run_record(command, {"finetune": self.settings.seed or 0}, {}) | self._identity
         if self.step and path.is_file():
             record = resumed_record(read_json(path), record, self.step)
-        write_json(path, record)
+        write_record(path, record)
 
     def _state(self) -> dict[str, Any]:
         """Every variable under a name that any process repeats: wrappers number theirs."""

@@ -60,7 +60,7 @@ class JsonlLog:
         """Appends one line and hands it to the operating system.
 
         Args:
-            record: `step` (int, 0 or more) and anything that `write_json` takes.
+            record: `step` (int, 0 or more) and anything that `write_record` takes.
 
         Raises:
             OSError: if it cannot be written.
@@ -244,7 +244,7 @@ def resumed_record(first: Mapping[str, Any], now: Mapping[str, Any], step: int) 
     return {**first, "resumed": [*first.get("resumed", []), again]}
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_record(path: str | os.PathLike[str], value: Any) -> None:
     """Writes a JSON file atomically, indented by two.
 
     Args:

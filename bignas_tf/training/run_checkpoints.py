@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.spaces import MBConvSpace
@@ -81,7 +80,8 @@ class RunCheckpoints:
             OSError: if it cannot be written; older ones are intact.
             FloatingPointError: if a weight is not finite; nothing is written.
         """
-        path = self.manager.save(step, self._finite_arrays(step), self._metadata(step))
+        arrays = pack(self._supernet, self._optimizer)
+        path = self.manager.save(step, arrays, self._metadata(step))
         self.saved = step
         return path
 
@@ -90,7 +90,7 @@ class RunCheckpoints:
         if score <= self.manager.best_score():
             return False
         metadata = {**self._metadata(step), "score": score}
-        return self.manager.save_best(self._finite_arrays(step), metadata)
+        return self.manager.save_best(pack(self._supernet, self._optimizer), metadata)
 
     def checksums(self) -> dict[str, int]:
         """Of weights and optimizer, recipe, data and teacher: numbers that workers can compare."""
@@ -145,17 +145,6 @@ class RunCheckpoints:
                 f"The run in {self._workdir} was started with another {what}; use another "
                 f"`workdir` or the same {what}. Received: {new!r}, was: {old!r}"
             )
-
-    def _finite_arrays(self, step: int) -> dict[str, np.ndarray]:
-        arrays = pack(self._supernet, self._optimizer)
-        for name, array in arrays.items():
-            if not np.isfinite(array).all():
-                raise FloatingPointError(
-                    f"{name} is not finite after step {step}, which is not saved; the last "
-                    "checkpoint is kept. Start with a lower learning rate in another `workdir`; "
-                    "`init_from` takes the weights of a checkpoint"
-                )
-        return arrays
 
     def _metadata(self, step: int) -> dict[str, Any]:
         return {

@@ -22,7 +22,7 @@ from bignas_tf.training.logs import (
     RunLogs,
     resumed_record,
     run_record,
-    write_json,
+    write_record,
 )
 from bignas_tf.training.loop import NonFiniteLossError, WorkerLostError, loop_class
 from bignas_tf.training.optimizers import build_optimizer
@@ -146,7 +146,7 @@ class Trainer:
         record["loop"] = self.loop.describe()
         if self.step and path.is_file():
             resumed = resumed_record(read_json(path), record, self.step)
-            write_json(path, {**resumed, "recipe": record["recipe"]})
+            write_record(path, {**resumed, "recipe": record["recipe"]})
             return
         record["data"] = {
             "source": self.data.source.name,
@@ -155,7 +155,7 @@ class Trainer:
             "held_out": len(self.data.held_out) if self.data.held_out else 0,
             "test": len(self.data.source.test),
         }
-        write_json(path, record)
+        write_record(path, record)
 
     # The loop ----------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ def test_a_broken_tfds_image_is_named_by_split_and_position(builder):
 def test_a_data_set_larger_than_the_memory_limit_is_refused_with_what_can_be_done(
     builder, tmp_path
 ):
-    with pytest.raises(DataError, match="0.001 MiB .*Received: 'train', which alone") as refused:
+    with pytest.raises(DataError, match="0.001 MB .*Received: 'train', which alone") as refused:
         load_source("tfds:small", image_size=6, memory_limit_mb=0.001)
     advised = re.findall("'(tfds:small,[^']*)'", str(refused.value))
     assert [name.split(",")[1] for name in advised] == [
@@ -183,7 +183,7 @@ def test_images_that_shall_stay_encoded_are_kept_so_in_memory(builder):
     source = load_source("tfds:small", image_size=6, encoded=True)
     assert source.train.images is None
     assert read(source.train) == expected("train")
-    with pytest.raises(DataError, match="0.001 MiB .*'tfds:small,file_format=array_record,"):
+    with pytest.raises(DataError, match="0.001 MB .*'tfds:small,file_format=array_record,"):
         load_source("tfds:small", image_size=6, encoded=True, memory_limit_mb=0.001)
 
 

@@ -59,14 +59,19 @@ def call(*argv, space=SPACE):
 
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
+    if not any(each.startswith("--from_csv") for each in argv):
+        argv = (f"--space={space.name}", *argv)
     with mock.patch("bignas_tf.spaces.get_space", lambda name, classes: space):
-        command.main(parser.parse_args([f"--space={space.name}", *argv]))
+        command.main(parser.parse_args(argv))
 
 
 def test_a_phones_csv_makes_a_table(phone, capsys):
     phone.measure()
     output = phone.path / "phone.json"
-    call(f"--from_csv={phone.csv}", f"--blocks_dir={phone.folder}", f"--output={output}")
+    argv = (f"--from_csv={phone.csv}", f"--blocks_dir={phone.folder}", f"--output={output}")
+    with pytest.raises(ValueError, match="`networks` must be left out with `from_csv`"):
+        call(*argv, "--networks=4")
+    call(*argv)
     table = LatencyTable.read(output)
     assert table.blocks.keys() == space_blocks(SPACE).keys()
     drawn = TablePlan(SPACE).drawn_networks().values()

@@ -10,7 +10,14 @@ import pytest
 
 from bignas_tf.deploy import latency_process, latency_profiler, latency_worker
 from bignas_tf.deploy.interpreter import load_interpreter
-from bignas_tf.deploy.latency import Latency, TimingError, measure, table, write_csv
+from bignas_tf.deploy.latency import (
+    Latency,
+    TimingError,
+    host_conditions,
+    measure,
+    table,
+    write_csv,
+)
 from bignas_tf.deploy.latency_profile import profile, summary, write_profiles
 from bignas_tf.deploy.latency_spread import median_interval
 
@@ -252,8 +259,8 @@ def test_the_csv_repeats_the_conditions_in_each_row(tmp_path):
     assert [row["cpu"] for row in rows] == ["a fast one"] * 2
     assert (rows[0]["path"], rows[0]["median_ms"]) == ("a,b.tflite", "1.2346")
     with pytest.raises(FileExistsError):
-        write_csv([latency], path)
-    write_csv([latency], path, overwrite=True)
+        write_csv([latency], path, {})
+    write_csv([latency], path, host_conditions(), overwrite=True)
     assert {"cpu", "cores", "date", "ai_edge_litert"} < set(
         path.read_text().split("\n")[0].split(",")
     )

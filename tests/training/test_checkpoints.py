@@ -33,6 +33,7 @@ ARRAYS = {
     "int scalar": np.array(1234),
     "bfloat16 scalar": np.array(1.5, ml_dtypes.bfloat16),
 }
+FINITE = {name: array for name, array in ARRAYS.items() if np.isfinite(array).all()}
 METADATA = {
     "step": 7,
     "seeds": {"data": 1},
@@ -174,7 +175,7 @@ def test_what_cannot_come_back_is_not_written(tmp_path, arrays, metadata, messag
 @pytest.mark.parametrize("broken", ["replace", "fsync"])
 def test_a_failure_while_writing_leaves_the_older_checkpoint_alone(tmp_path, monkeypatch, broken):
     manager = CheckpointManager(tmp_path)
-    manager.save(1, ARRAYS, METADATA)
+    manager.save(1, FINITE, METADATA)
     before = snapshot(tmp_path)
 
     def fail(*_):
@@ -190,7 +191,7 @@ def test_a_failure_while_writing_leaves_the_older_checkpoint_alone(tmp_path, mon
 
 def test_a_process_killed_while_writing_leaves_the_older_checkpoint_alone(tmp_path, monkeypatch):
     manager = CheckpointManager(tmp_path)
-    manager.save(1, ARRAYS, METADATA)
+    manager.save(1, FINITE, METADATA)
 
     class Killed(BaseException):
         pass
@@ -226,33 +227,33 @@ def test_the_manager_keeps_the_newest(tmp_path):
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path):
     manager = CheckpointManager(tmp_path, keep=2)
-    first = manager.save(1, ARRAYS, {"step": 1})
-    second = manager.save(2, ARRAYS, {"step": 2})
+    first = manager.save(1, FINITE, {"step": 1})
+    second = manager.save(2, FINITE, {"step": 2})
     flip_a_byte(second)
     with pytest.warns(RuntimeWarning, match="step_00000002.safetensors is damaged.*one before"):
         restored = manager.restore_latest()
     assert (restored.path, restored.step, restored.skipped) == (first, 1, (second,))
-    assert_same(restored.arrays, ARRAYS)
+    assert_same(restored.arrays, FINITE)
 
 
 def test_a_damaged_later_checkpoint_never_outlives_the_resumed_run(tmp_path):
     manager = CheckpointManager(tmp_path, keep=1)
-    flip_a_byte(manager.save(20, ARRAYS, {}))
-    path = manager.save(15, ARRAYS, {})
+    flip_a_byte(manager.save(20, FINITE, {}))
+    path = manager.save(15, FINITE, {})
     assert manager.paths() == [path]
 
 
 def test_a_sound_later_checkpoint_is_not_overtaken(tmp_path):
     manager = CheckpointManager(tmp_path, keep=1)
-    path = manager.save(20, ARRAYS, {})
+    path = manager.save(20, FINITE, {})
     with pytest.raises(ValueError, match="`step` must be at least 20.*Received: 15"):
-        manager.save(15, ARRAYS, {})
+        manager.save(15, FINITE, {})
     assert manager.paths() == [path]
 
 
 def test_only_damaged_checkpoints_are_an_error(tmp_path):
     manager = CheckpointManager(tmp_path)
-    flip_a_byte(manager.save(1, ARRAYS, {}))
+    flip_a_byte(manager.save(1, FINITE, {}))
     with pytest.warns(RuntimeWarning), pytest.raises(CheckpointError, match="step_00000001"):
         manager.restore_latest()
 
@@ -293,3 +294,13 @@ def test_a_disk_that_is_full_is_said_and_leaves_older_checkpoints(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.safetensors"]
     assert manager.restore_latest().step == 1
+
+
+def test_what_is_not_finite_never_becomes_the_newest_or_the_best(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    manager.save(1, {"x": np.ones(2)}, {})
+    with pytest.raises(FloatingPointError, match="x is not finite"):
+        manager.save(2, {"x": np.array([1.0, np.inf])}, {})
+    with pytest.raises(FloatingPointError, match="x is not finite"):
+        manager.save_best({"x": np.array([1.0, np.nan])}, {"score": 1.0})
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.safetensors"]

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import bignas_tf.training.logs as logs
-from bignas_tf.training.logs import JsonlLog, ScalarLog, run_record, write_json
+from bignas_tf.training.logs import JsonlLog, ScalarLog, run_record, write_record
 
 
 def record(step):
@@ -114,16 +114,16 @@ def test_a_loss_that_is_not_finite_is_written_as_valid_json(tmp_path):
 
 def test_json_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
     path = tmp_path / "new" / "run.json"
-    write_json(
+    write_record(
         path, {"path": tmp_path, "sizes": (1, np.int32(2)), "rates": np.ones((1, 2)), 3: None}
     )
     expected = {"path": str(tmp_path), "sizes": [1, 2], "rates": [[1.0, 1.0]], "3": None}
     assert json.loads(path.read_text()) == expected
     with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
         patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-        write_json(path, {})
+        write_record(path, {})
     with pytest.raises(TypeError):
-        write_json(path, {"object": object()})
+        write_record(path, {"object": object()})
     assert [p.name for p in path.parent.iterdir()] == ["run.json"]
     assert json.loads(path.read_text()) == expected
 
@@ -132,7 +132,7 @@ def test_a_run_record_says_how_and_where_it_started(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     command = ["bignas", "train", "--workdir=my runs"]
     found = run_record(command, {"data": 1, "init": np.int64(2)}, {"epochs": 3, "widths": (8, 16)})
-    write_json(tmp_path / "run.json", found)
+    write_record(tmp_path / "run.json", found)
     assert json.loads((tmp_path / "run.json").read_text()) == found
     assert found["command"] == "bignas train '--workdir=my runs'"
     assert found["seeds"] == {"data": 1, "init": 2}

@@ -164,7 +164,9 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, eage
         return losses
 
     monkeypatch.setattr(trainer.loop, "train", breaks)
-    with pytest.raises(FloatingPointError, match="is not finite after step 4, which is not saved"):
+    with pytest.raises(
+        FloatingPointError, match="is not finite, .*step_00000004.safetensors is not"
+    ):
         trainer.run()
     assert steps_saved(tmp_path) == []
 
@@ -197,7 +199,7 @@ def test_a_run_that_loses_a_worker_saves_its_step_unless_weights_are_half_new_or
     with pytest.raises(WorkerLostError, match="worker was lost after step 2.*Start all workers"):
         trainer.run()
     assert steps_saved(tmp_path) == saved
-    assert ("is not finite after step 2" in capsys.readouterr().err) == np.isnan(factor)
+    assert ("is not finite, " in capsys.readouterr().err) == np.isnan(factor)
 
 
 @pytest.fixture

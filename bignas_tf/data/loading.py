@@ -38,7 +38,7 @@ def load_source(
         test_fraction: share of the examples that becomes the test split, stratified by class,
             where the data has no test split of its own.
         seed: int in [0, 2**64), of that split.
-        memory_limit_mb: MiB of decoded images up to which they are kept in memory; beyond it
+        memory_limit_mb: MB of decoded images up to which they are kept in memory; beyond it
             they are decoded whenever they are read, in parallel.
         on_bad_image: 'stop' refuses images that cannot be decoded; 'skip' notes them in the
             source's `bad_images` and reads the next one of their class instead, in tests too.
