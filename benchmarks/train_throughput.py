@@ -1,11 +1,13 @@
 """Training speed of children on this machine, and what the time goes to.
 
-Forward and backward of children of a supernet in static mode, interleaved with the same children
-as standalone Keras models: medians, and GFLOP/s of their MACs alone, two operations each, the
-backward pass counted as twice the forward. Then every op by itself, forward and backward, summed by
-kind: its share of the time, and how near it comes to what this machine's matrix product and memory
-copy, measured in the same run, would allow for its arithmetic and its least memory traffic. No
-optimizer, no data. TF_NUM_INTRAOP_THREADS sets the threads.
+Forward and backward of children of a supernet in static mode, as they are and with what lies
+within blocks computed again in the backward pass, interleaved with the same children as standalone
+Keras models: medians, and GFLOP/s of their MACs alone, two operations each, the backward pass
+counted as twice the forward. Then every op by itself, forward and backward, summed by kind: its
+share of the time, and how near it comes to what this machine's matrix product and memory copy,
+measured in the same run, would allow for its arithmetic and its least memory traffic. No optimizer,
+no data. TF_NUM_INTRAOP_THREADS sets the threads of an op, TF_NUM_INTEROP_THREADS how many ops run at
+a time.
 
 python benchmarks/train_throughput.py --space=attentivenas --genotypes=smallest,biggest \
     --resolution=192 --batch=16 --json=throughput.json
@@ -36,7 +38,12 @@ FLOAT_BYTES = 4
 LEAST_SECONDS = 0.05  # of a timed run of one op
 MATRIX = 2048  # rows and columns of the matrix product that the machine is measured with
 COPIED = 64 * 2**20  # numbers of the copy
-ENVIRONMENT = ("TF_NUM_INTRAOP_THREADS", "TF_CPU_ALLOCATOR_USE_BFC", "TF_ENABLE_ONEDNN_OPTS")
+ENVIRONMENT = (
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_CPU_ALLOCATOR_USE_BFC",
+    "TF_ENABLE_ONEDNN_OPTS",
+)
 
 Step = Callable[[], Any]
 
@@ -74,7 +81,7 @@ def _machine() -> dict[str, float]:
 
 
 def _whole(name: str, genotype: Any, supernet: Any, images: Any) -> list[dict[str, Any]]:
-    """Rows of a child in the supernet and standalone."""
+    """Rows of a child in the supernet, with and without recomputation, and standalone."""
     import tensorflow as tf
 
     from bignas_tf import cost
@@ -94,6 +101,7 @@ def _whole(name: str, genotype: Any, supernet: Any, images: Any) -> list[dict[st
 
     steps = {
         "supernet": step(lambda x: supernet.run(x, genotype), weights),
+        "recomputed": step(lambda x: supernet.run(x, genotype, remat=True), weights),
         "standalone": step(
             lambda x: child(x, training=True), [v.value for v in child.trainable_variables]
         ),

@@ -242,8 +242,11 @@ class ChildEvaluator:
         self._calibration = calibration
         self._validation = validation
         self._memory_limit_mb = memory_limit_mb
+        # Workers whose shares differ by an image must go the same ways.
+        counts = np.array([len(calibration), len(validation)], float)
+        self._counts = (counts if gather is None else gather(counts).max(axis=0)).tolist()
         self._images: dict[int, tuple[np.ndarray, np.ndarray | Streamed]] = {}
-        self._prefixes = SharedPrefixes(self._weights, memory_limit_mb, gather)
+        self._prefixes = SharedPrefixes(self._weights, memory_limit_mb, self._counts, gather)
         self._donor: tuple[Genotype, dict[str, np.ndarray]] | None = None
 
     def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
@@ -280,7 +283,7 @@ class ChildEvaluator:
         spec = genotype.spec()
         if donor is None:
             images = self._at(genotype)
-            needed_mb = cost.count(spec).peak_activation_bytes * sum(map(len, images)) / 1e6
+            needed_mb = cost.count(spec).peak_activation_bytes * sum(self._counts) / 1e6
             if needed_mb <= self._memory_limit_mb:
                 with full_precision():
                     return self._prefixes.logits(spec, *map(_chunks, images))

@@ -25,12 +25,35 @@ def usable_cores() -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that programs may still take; None where the system does not say."""
+    """Bytes of main memory that this process may still take; None where the system does not say.
+
+    What is available on the machine, or less where a container or a job has a limit (cgroup).
+    """
+    found = []
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
+                found.append(int(line.split()[1]) * 1024)
+    return min([*found, *_cgroup_rooms()], default=None)
+
+
+def _cgroup_rooms(
+    own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """Bytes left below each limit on the memory of this process's control groups (version 2)."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            group, names = root, line.partition("0::/")[2].split("/")
+            for name in ["", *names] if line.startswith("0::") else []:
+                group = group / name
+                with contextlib.suppress(OSError, ValueError):  # no limit: no such file, or "max"
+                    limit = int((group / "memory.max").read_text(encoding="ascii"))
+                    used = int((group / "memory.current").read_text(encoding="ascii"))
+                    stat = dict(map(str.split, (group / "memory.stat").read_text().splitlines()))
+                    # Files that were read and are not in use count as used, and go first.
+                    found.append(max(0, limit - used + int(stat["inactive_file"])))
+    return found
 
 
 def device() -> str:

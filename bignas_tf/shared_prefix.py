@@ -39,10 +39,14 @@ class _State:
     calibration: Chunks
     validation: Chunks
 
-    def megabytes(self) -> float:
-        """Memory of the tensors."""
-        chunks = itertools.chain(self.calibration, self.validation)
-        sizes = (4 * np.prod(tensor.shape) for chunk in chunks for tensor in chunk.values())
+    def megabytes(self, counts: Sequence[float]) -> float:
+        """Memory of the tensors, of so many calibration and validation images."""
+        splits = zip((self.calibration, self.validation), counts, strict=True)
+        sizes = (
+            4 * count * np.prod(tensor.shape[1:])
+            for chunks, count in splits
+            for tensor in chunks[0].values()
+        )
         return float(sum(sizes)) / 1e6
 
 
@@ -52,6 +56,8 @@ class SharedPrefixes:
     Args:
         weights: of the supernet, by `op/weight`.
         memory_limit_mb: of all states that are kept; those of the first blocks go first.
+        counts: of calibration and validation images; of several workers the most that one has,
+            so that all of them keep the same states.
         gather: of workers that have calibration images of their own; None for a single one.
     """
 
@@ -59,9 +65,11 @@ class SharedPrefixes:
         self,
         weights: Mapping[str, np.ndarray],
         memory_limit_mb: float,
+        counts: Sequence[float],
         gather: Gather | None = None,
     ):
         self._weights = weights
+        self._counts = counts
         self._gather = gather
         self._memory_limit_mb = memory_limit_mb
         self._shape: tuple[int, ...] = ()
@@ -97,10 +105,10 @@ class SharedPrefixes:
         else:
             chunks = ([{INPUT: images} for images in split] for split in (calibration, validation))
             state = _State((), *chunks)
-        kept_mb = sum(kept.megabytes() for kept in self._states)
+        kept_mb = sum(kept.megabytes(self._counts) for kept in self._states)
         for number in range(shared, len(groups)):
             state = self._advance(state, groups[number], needed[number])
-            kept_mb += state.megabytes()
+            kept_mb += state.megabytes(self._counts)
             if len(self._states) == number and kept_mb <= self._memory_limit_mb:
                 self._states.append(state)
         name = ops[-1].name

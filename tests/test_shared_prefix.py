@@ -90,10 +90,10 @@ def test_a_memory_limit_shares_less_and_changes_nothing(advances, limit):
     shared_blocks = len(advances)
     advances.clear()
     limited = evaluator("digits")
-    limited._prefixes = SharedPrefixes(limited._weights, limit)
+    limited._prefixes = SharedPrefixes(limited._weights, limit, (30, 70))
     for genotype, expected in zip(chosen, free, strict=True):
         np.testing.assert_array_equal(limited.logits(genotype), expected)
-        assert sum(state.megabytes() for state in limited._prefixes._states) <= limit
+        assert sum(state.megabytes((30, 70)) for state in limited._prefixes._states) <= limit
     assert len(advances) > shared_blocks
 
 

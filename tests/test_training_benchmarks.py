@@ -83,7 +83,7 @@ def test_throughput_and_traffic_follow_from_counts_by_hand(timed, tmp_path, monk
     assert [(row["genotype"], row["as"]) for row in found["children"]] == [
         (genotype, kind)
         for genotype in ("smallest", "biggest")
-        for kind in ("supernet", "standalone")
+        for kind in ("supernet", "recomputed", "standalone")
     ]
     assert (SMALLEST, BIGGEST) == (13080, 19224)
     for row in found["children"]:

@@ -38,6 +38,6 @@ class UnreadableImageError(_ImageError):
 
     def __str__(self) -> str:
         return (
-            f"Cannot read image '{self.path}', however often it was tried: {self.reason}. See to "
+            f"Cannot read image '{self.path}': {self.reason}. See to "
             "the disk or the network; what can be read but not decoded may be skipped"
         )

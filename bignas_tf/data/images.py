@@ -101,18 +101,20 @@ def turn_upright(image: Image.Image) -> None:
 def persistently(read: Callable[[], bytes], name: str) -> bytes:
     """Reads an image again where the system fails: a network's disk may be back in a moment.
 
+    A file that is missing or not allowed to be read will be the same in a moment.
+
     Args:
         read: returns the encoded image.
         name: of the image, for errors.
 
     Raises:
-        UnreadableImageError: if it fails each time.
+        UnreadableImageError: if it fails for good.
     """
     for pause in (*PAUSES, None):
         try:
             return read()
         except OSError as error:
-            if pause is None:
+            if pause is None or isinstance(error, (FileNotFoundError, PermissionError)):
                 raise UnreadableImageError(name, error.strerror or str(error)) from error
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")

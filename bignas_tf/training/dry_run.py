@@ -22,8 +22,9 @@ from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.state import pack
 from bignas_tf.training.trainer import Trainer
 
-SAMPLE = 256  # images that are decoded to find broken ones, and that the reading is timed with
-TIMED_CALLS = 2
+SAMPLE = 256  # images that are decoded to find broken ones; as many others time the reading
+TIMED_CALLS = 10  # at most, and fewer once they have taken so long
+TIMED_SECONDS = 20.0
 
 
 def dry_run(
@@ -55,17 +56,19 @@ def dry_run(
         trainer = Trainer(recipe, scratch, data=data, loop_options=loop_options)
         found = {"disk": _disk(trainer, place), "data": _data(trainer), "space": _space(trainer)}
         reading = _reading_rate(trainer)
-        first, later, waited = _steps(trainer)
+        first, later = _steps(trainer)
     batch, steps = recipe.batch_size, trainer.plan.steps_per_epoch
+    mean = sum(later) / len(later)
     # What was read ahead while the first step was traced is gone after a few steps.
-    seconds = max(later, batch / reading)
+    seconds = max(mean, batch / reading)
     found["step"] = (
-        f"the first call took {first:.1f} s with tracing, then {later:.3g} s a step: "
-        f"{batch / later:.0f} images/s, of which {waited:.1%} waited for data"
+        f"the first call took {first:.1f} s with tracing, then {mean:.3g} s a step "
+        f"({min(later):.3g} to {max(later):.3g} s): {batch / mean:.0f} images/s"
     )
     found["input"] = (
         f"{reading:.0f} images/s are read and augmented by {usable_cores()} cores with nothing "
-        f"else to do; the steps use {batch / later:.0f}"
+        f"else to do; the steps use {batch / mean:.0f}, so {1 - mean / seconds:.0%} of the time "
+        "would be spent waiting for data"
     )
     found["memory"] = ", ".join(
         [f"{name} {size / 2**20:.0f} MiB" for name, size in _device_peaks().items()]
@@ -126,31 +129,30 @@ def _space(trainer: Trainer) -> str:
 
 
 def _reading_rate(trainer: Trainer) -> float:
-    """Images per second that are read and augmented with nothing else to do."""
+    """Images per second that are read and augmented with nothing else to do.
+
+    Those of the middle of the epoch: the first have just been read, which is quicker.
+    """
     rows = slice(0, min(SAMPLE, trainer.recipe.batch_size))
     start = time.perf_counter()
-    count = len(trainer.plan.read(0, rows)["labels"])
+    count = len(trainer.plan.read(trainer.plan.steps_per_epoch // 2, rows)["labels"])
     return count / (time.perf_counter() - start)
 
 
-def _steps(trainer: Trainer) -> tuple[float, float, float]:
-    """Seconds of the first call and of a later step, and the latter's share of waiting."""
-    calls = []
-    chunks = trainer.loop.chunks(trainer.plan, 0, trainer.total_steps)
-    step = 0
-    for _ in range(1 + TIMED_CALLS):
+def _steps(trainer: Trainer) -> tuple[float, list[float]]:
+    """Seconds of the first call and of a step in each later one, whose children differ."""
+    calls: list[float] = []
+    begun, step = time.perf_counter(), 0
+    for chunk in trainer.loop.chunks(trainer.plan, 0, trainer.total_steps):
         start = time.perf_counter()
-        chunk = next(chunks, None)
-        if chunk is None:
-            break  # a run of fewer steps
-        ready = time.perf_counter()
         count = len(trainer.loop.train(chunk, step))
         step += count
-        calls.append((ready - start, time.perf_counter() - start, count))
-    timed = calls[1:] or calls
-    seconds = sum(call[1] for call in timed)
-    waited = sum(call[0] for call in timed) / seconds
-    return calls[0][1], seconds / sum(call[2] for call in timed), waited
+        calls.append((time.perf_counter() - start) / count)
+        if len(calls) == 1:
+            first, begun = calls[0] * count, time.perf_counter()
+        if len(calls) > TIMED_CALLS or time.perf_counter() - begun > TIMED_SECONDS:
+            break
+    return first, calls[1:] or calls
 
 
 def _device_peaks() -> dict[str, int]:
@@ -186,9 +188,18 @@ def _process_peak() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def _process_held() -> int | None:
+    """Bytes of main memory that this process holds now, where the system says."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _room() -> int | None:
     """Bytes that this process may hold from now on without driving others out of memory."""
-    available, held = available_memory(), _process_peak()
+    available, held = available_memory(), _process_held()
     return None if available is None or held is None else available + held
 
 

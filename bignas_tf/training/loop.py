@@ -193,11 +193,6 @@ class Loop(abc.ABC):
     def describe(self) -> dict[str, Any]:
         """Devices and options, for the record of a run."""
 
-    @property
-    def clips(self) -> bool:
-        """Whether gradients have limits."""
-        return bool(self._clip_norm or self._clip_value)
-
     def clipped(self, gradients: Sequence[Any]) -> list[Any]:
         """Gradients, summed over devices and terms, within the limits.
 

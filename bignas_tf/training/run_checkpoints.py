@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from bignas_tf.data.batches import BatchPlan
+from bignas_tf.files import FolderInUse
 from bignas_tf.spaces import MBConvSpace
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
@@ -28,6 +29,7 @@ RESUMABLE = (
     "checkpoints_kept",
     "checkpoint_minutes",
     "calibration_images",
+    "init_from",  # long past
 )
 
 
@@ -60,6 +62,7 @@ class RunCheckpoints:
     ):
         self.manager = CheckpointManager(workdir / "checkpoints", recipe.checkpoints_kept)
         self.saved: int | None = None
+        self._seen: list[Path] = []
         self._workdir = workdir
         self._supernet = supernet
         self._optimizer = optimizer
@@ -82,8 +85,20 @@ class RunCheckpoints:
         """
         arrays = pack(self._supernet, self._optimizer)
         path = self.manager.save(step, arrays, self._metadata(step))
-        self.saved = step
+        self.saved, self._seen = step, self.manager.paths()
         return path
+
+    def require_unchanged(self) -> None:
+        """Requires that nobody has saved here since `restore`.
+
+        Raises:
+            FolderInUse: otherwise.
+        """
+        if self.manager.paths() != self._seen:
+            raise FolderInUse(
+                f"`workdir` must be trained into by one process at a time: another one has saved "
+                f"in {self._workdir} since this one read it. The same command goes on from there"
+            )
 
     def save_best(self, step: int, score: float) -> bool:
         """Writes the checkpoint of a step as the best one if its score is the highest so far."""
@@ -111,6 +126,7 @@ class RunCheckpoints:
         Raises:
             CheckpointError: if it is of a run of another space, recipe or data.
         """
+        self._seen = self.manager.paths()
         restored = self.manager.restore_latest()
         if restored is None:
             if self.manager.best.exists():

@@ -75,6 +75,8 @@ class TensorflowLoop(TensorflowTerms):
         self._jit_compile = jit_compile
         self._stopping = False
         self._programs: dict[tuple, Any] = {}
+        if self.layout.replicas > 1:
+            _sum_nothing(optimizer)
         with self.layout.strategy.scope():
             optimizer.build(self._variables)
             # Set while weights change: a worker that is lost may leave some of them behind.
@@ -270,22 +272,29 @@ class TensorflowLoop(TensorflowTerms):
 
     def _update(self, gradients: list[Any]) -> None:
         """Applies the gradients of all replicas once."""
-        alone = self.layout.replicas == 1
-        if alone or (self.layout.workers == 1 and not self.clips):  # the optimizer sums them
-            self.optimizer.apply(self.clipped(gradients), self._variables)
-            return
-        context = tf.distribute.get_replica_context()
-        summed = self.clipped(context.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
-        # The optimizer sums once more; but only sums can be clipped, and here another worker
-        # may be lost without harm to the weights.
-        shares = [gradient / self.layout.replicas for gradient in summed]
+        if self.layout.replicas > 1:
+            # Only sums can be clipped, and here another worker may be lost without harm to weights.
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients = self.clipped(gradients)
         if self.layout.workers == 1:
-            self.optimizer.apply(shares, self._variables)
+            self.optimizer.apply(gradients, self._variables)
             return
-        with tf.control_dependencies(shares):
+        with tf.control_dependencies(gradients):
             begun = self._updating.assign(True)
         with tf.control_dependencies([begun]):
-            self.optimizer.apply([tf.identity(share) for share in shares], self._variables)
+            self.optimizer.apply([tf.identity(g) for g in gradients], self._variables)
         changed = [*self._variables, *self.optimizer.variables]
         with tf.control_dependencies([tf.identity(variable.value) for variable in changed]):
             self._updating.assign(False)
+
+
+def _sum_nothing(optimizer: keras.optimizers.Optimizer) -> None:
+    """Has an optimizer apply gradients as they come: Keras's sums them over replicas itself.
+
+    Raises:
+        AttributeError: if Keras has no such method any more; gradients would be summed twice.
+    """
+    name = "_all_reduce_sum_gradients"
+    getattr(optimizer, name)
+    setattr(optimizer, name, lambda pairs: pairs)

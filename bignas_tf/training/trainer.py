@@ -108,8 +108,7 @@ class Trainer:
         if not self.step and recipe.init_from:
             initialize_from(self.supernet, recipe.init_from)
         self._chief = self.loop.worker == 0
-        if self._chief:
-            self._record(command or sys.argv, rule)
+        self._command: list[str] | None = command or sys.argv
 
     def _build(self, rule: Rule, options: dict[str, Any]) -> None:
         """Makes the network, its optimizer and the loop, whose workers do it together."""
@@ -138,11 +137,11 @@ class Trainer:
                 **options,
             )
 
-    def _record(self, command: list[str], rule: Rule) -> None:
+    def _record(self, command: list[str]) -> None:
         """Writes run.json; a resumed run keeps the record of how it was started."""
         path = self.workdir / "run.json"
         record = run_record(command, {"run": self.recipe.seed}, self.recipe.to_json())
-        record["rule"] = rule.config()
+        record["rule"] = self.loop.rule.config()
         record["loop"] = self.loop.describe()
         if self.step and path.is_file():
             resumed = resumed_record(read_json(path), record, self.step)
@@ -172,6 +171,7 @@ class Trainer:
             NonFiniteLossError: if a loss is not finite; the last checkpoint stays.
             WorkerLostError: if another worker is lost; a checkpoint is saved if it can be.
             BrokenImageError: if an image cannot be read; a checkpoint is saved first.
+            FolderInUse: if another process trains into the folder, or has meanwhile.
         """
         last = min(self.total_steps, stop_after or self.total_steps)
         chunks = self._begin(last)
@@ -226,10 +226,18 @@ class Trainer:
         self.loop.require_alike({"step": self.step, **self.checkpoints.checksums()})
         return self.loop.chunks(self.plan, self.step, last)
 
-    def _locked(self) -> Any:
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds the folder, which must be as it was restored; the chief records the run in it."""
         if not self._chief:
-            return contextlib.nullcontext()
-        return only_writer(self.workdir, "trained into")
+            yield
+            return
+        with only_writer(self.workdir, "trained into"):
+            self.checkpoints.require_unchanged()
+            if self._command is not None:
+                self._record(self._command)
+                self._command = None  # said once
+            yield
 
     def save(self) -> None:
         """Writes a checkpoint of the present step, unless there is one."""
@@ -239,11 +247,13 @@ class Trainer:
         self.checkpoints.save(self.step)
 
     def _keep(self) -> None:
-        """Each worker lists the bad images that it has met; the first one saves."""
-        if line := list_bad_images(self.data.source, self.workdir, self.loop.worker):
-            print(f"\n{line}", file=sys.stderr)
+        """The first worker saves; each lists the bad images that it has met."""
         if self._chief:
             self.save()
+        # A closed terminal or a full disk takes nothing from what is saved.
+        with contextlib.suppress(OSError):
+            if line := list_bad_images(self.data.source, self.workdir, self.loop.worker):
+                print(f"\n{line}", file=sys.stderr)
 
     def _save_in_time(self) -> None:
         every = self.plan.steps_per_epoch * self.recipe.checkpoint_every

@@ -52,6 +52,24 @@ def test_workers_have_the_loss_curve_of_one_device(one_device, tmp_path, count):
     np.testing.assert_allclose(curve(tmp_path / "workers"), curve(one_device), atol=1e-5)
 
 
+def test_workers_clip_the_gradient_of_all_of_them(one_device, tmp_path):
+    recipe = {"clip_norm": 0.01}
+    finished(start(tmp_path / "one", strategy="one_device", recipe=recipe))
+    finished(*start_workers(tmp_path / "two", 2, recipe=recipe))
+    clipped = curve(tmp_path / "one")
+    np.testing.assert_allclose(curve(tmp_path / "two"), clipped, atol=1e-5)
+    assert np.abs(clipped - curve(one_device)).max() > 1e-3
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_half_precision_has_nearly_the_loss_curve_of_full_precision(one_device, tmp_path, replicas):
+    settings = {"strategy": "mirrored", "replicas": replicas, "recipe": {"precision": "bfloat16"}}
+    finished(start(tmp_path / "run", **settings))
+    apart = np.abs(curve(tmp_path / "run") - curve(one_device))
+    assert 1e-4 < apart.max() < 0.1
+    assert apart[0].max() < 0.02
+
+
 def test_replicas_that_normalize_alone_have_another_curve(one_device, tmp_path):
     settings = {"strategy": "mirrored", "replicas": 2, "synchronized": False}
     finished(start(tmp_path / "run", **settings))

@@ -145,6 +145,25 @@ def test_a_trainer_that_was_stopped_goes_on_when_it_is_run_again(tmp_path, monke
     assert trainer.run(stop_after=3) == 3
 
 
+def test_a_process_that_another_has_overtaken_takes_nothing_back(tmp_path, eager):
+    late = Trainer(RECIPE, tmp_path)
+    assert Trainer(RECIPE, tmp_path).run(stop_after=2) == 2
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(FolderInUse, match="another one has saved in .* since this one read it"):
+        late.run()
+    assert all(path.read_bytes() == content for path, content in files.items())
+    assert Trainer(RECIPE, tmp_path).run(stop_after=3) == 3
+
+
+def test_what_is_trained_is_saved_before_bad_images_are_listed(tmp_path, monkeypatch, eager):
+    def full(*_):
+        raise OSError("the terminal is closed")
+
+    monkeypatch.setattr(trainer_module, "list_bad_images", full)
+    assert Trainer(RECIPE, tmp_path).run(stop_after=1) == 1
+    assert steps_saved(tmp_path) == [1]
+
+
 def test_systems_without_sighup_stop_on_the_other_signals(monkeypatch):
     monkeypatch.delattr(signal, "SIGHUP")
     with Interruptions() as interrupted:
@@ -176,6 +195,7 @@ def test_a_second_process_in_the_folder_is_refused_by_the_name_of_the_first(tmp_
         mine = f"being trained into by process {os.getpid()} on "
         with pytest.raises(FolderInUse, match=mine):
             Trainer(RECIPE, tmp_path).run()
+    assert not (tmp_path / "run.json").exists()  # which the first one writes
     with only_writer(tmp_path, "trained into"):
         pass
 
