@@ -5,9 +5,9 @@ within blocks computed again in the backward pass, interleaved with the same chi
 Keras models: medians, and GFLOP/s of their MACs alone, two operations each, the backward pass
 counted as twice the forward. Then every op by itself, forward and backward, summed by kind: its
 share of the time, and how near it comes to what this machine's matrix product and memory copy,
-measured in the same run, would allow for its arithmetic and its least memory traffic. No optimizer,
-no data. TF_NUM_INTRAOP_THREADS sets the threads of an op, TF_NUM_INTEROP_THREADS how many ops run at
-a time.
+measured in the same run, would allow for its arithmetic and its least memory traffic. No optimizer
+and no data. TF_NUM_INTRAOP_THREADS sets the threads of an op, TF_NUM_INTEROP_THREADS how many ops
+run at a time.
 
 python benchmarks/train_throughput.py --space=attentivenas --genotypes=smallest,biggest \
     --resolution=192 --batch=16 --json=throughput.json
