@@ -75,7 +75,7 @@ class LoadOptions:
     def in_memory(self, count: int) -> bool:
         """Whether `count` images are to be decoded when they are loaded."""
         decoded_bytes = count * self.image_size**2 * self.channels
-        return not self.encoded and decoded_bytes <= self.memory_limit_mb * 1e6
+        return not self.encoded and decoded_bytes / 1e6 <= self.memory_limit_mb
 
     def split_off_test(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ascending indices of a stratified (train, test) for int32 `labels`.

@@ -250,9 +250,12 @@ class Trainer:
         """The first worker saves; each lists the bad images that it has met."""
         if self._chief:
             self.save()
-        # A closed terminal or a full disk takes nothing from what is saved.
-        with contextlib.suppress(OSError):
-            if line := list_bad_images(self.data.source, self.workdir, self.loop.worker):
+        try:
+            line = list_bad_images(self.data.source, self.workdir, self.loop.worker)
+        except OSError as error:  # what is trained goes on without the list
+            line = f"bad images are not listed: {error}"
+        if line:
+            with contextlib.suppress(OSError):  # of a closed terminal
                 print(f"\n{line}", file=sys.stderr)
 
     def _save_in_time(self) -> None:

@@ -79,7 +79,7 @@ def test_beyond_the_memory_limit_files_are_decoded_when_read(one_tree):
 
 def test_the_memory_limit_counts_decoded_bytes_of_both_splits(two_trees):
     bytes_needed = 12 * 6 * 6 * 3
-    for spare, in_memory in ((1, True), (-1, False)):
+    for spare, in_memory in ((0, True), (-1, False)):
         limit = (bytes_needed + spare) / 1e6
         source = load_source(f"folder:{two_trees}", image_size=6, memory_limit_mb=limit)
         assert (source.train.paths is None) == in_memory

@@ -237,7 +237,7 @@ def test_a_worker_that_loses_the_other_saves_says_why_and_both_go_on(
     if moment is in_an_evaluation:
         assert (said[1], said[2]) == ("20", None)
     else:
-        assert int(said[1]) > 20
+        assert int(said[1]) >= 24  # 25 lines, one of them of the evaluation
     assert len(accuracies(workdir)) == (moment is in_a_step)
     finished(*start_workers(workdir, 2, recipe=recipe))
     assert final_step(workdir) == 60
