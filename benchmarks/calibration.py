@@ -30,7 +30,7 @@ _CSV = flags.DEFINE_string("csv", None, "Where the rows go.", required=True)
 
 COLUMNS = (
     "child", "preprocessing", "method", "images", "draw", "top1", "held_out", "seconds", "weights",
-    "batch",
+    "batch", "seed", "device",
 )  # fmt: skip
 KEYS = COLUMNS[:5]
 PREPROCESSING = ("evaluation", "training")
@@ -49,7 +49,7 @@ class Study:
         from bignas_tf.extract import weights_identity
 
         self.supernet, self.data, self.path = trained.supernet, data, path
-        self.policy = trained.recipe.policy()
+        self.policy, self.seed = trained.recipe.policy(), trained.recipe.seed
         self.rows: list[Row] = []
         self.same = {
             "weights": weights_identity(trained.supernet.weight_arrays()),
@@ -66,8 +66,10 @@ class Study:
 
     def _add(self, **row) -> None:
         from bignas_tf.files import replacing
+        from bignas_tf.machine import device
 
         row |= self.same
+        row |= {"seed": self.seed, "device": device()}
         self.rows.append({column: row.get(column, "") for column in COLUMNS})
         with replacing(self.path) as temporary, temporary.open("w", newline="") as text:
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")

@@ -1,10 +1,11 @@
 """The method's claims on CIFAR-10: every run, table and plot.
 
-Parts, each of which goes on where it was stopped; all but the ablations need main:
+Parts, each of which goes on where it was stopped; all but rates and ablations need main:
   main         the supernet, and S, M, L, XL selected under 3.4, 5, 7 and 10 MMACs
   averaged     two more epochs at the last learning rate, children cut from averaged weights
-  finetuning   each of them finetuned for two epochs at three learning rates
-  alone        S and L trained alone, by an external teacher, and jointly with their own
+  finetuning   each of these finetuned for two epochs at three learning rates; needs averaged
+  alone        S and L of main trained alone, by an external teacher, and jointly with their own
+  rates        learning rates for the ablations, with and without distillation, one seed
   ablations    one switch off at a time in the space `cifar_small`, several seeds
   calibration  S and L calibrated on 64 to 8,192 images (benchmarks/calibration.py)
   tables       what of all this is done, as CSV files and plots; after each part too
@@ -24,20 +25,21 @@ import sys
 import evidence_tables
 from absl import app, flags
 
-PARTS = ("main", "averaged", "finetuning", "alone", "ablations", "calibration")
+PARTS = ("main", "averaged", "finetuning", "alone", "rates", "ablations", "calibration")
 _DATA = flags.DEFINE_string("data", None, "CIFAR-10: folder:PATH or tfds:cifar10.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
 _PARTS = flags.DEFINE_list("parts", [*PARTS, "tables"], "What to do of the above.")
 _RESULTS = flags.DEFINE_string("results", "zoo/results", "Where the CSV files go.")
 _PLOTS = flags.DEFINE_string("plots", "docs", "Where the plots go.")
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Of main and alone.", lower_bound=1)
-_SHORT = flags.DEFINE_integer("ablation_epochs", 4, "Of the ablations.", lower_bound=1)
+_SHORT = flags.DEFINE_integer("ablation_epochs", 4, "Of rates and ablations.", lower_bound=1)
 _SEEDS = flags.DEFINE_list("ablation_seeds", ["0", "1", "2"], "Of the ablations.")
 _BACKEND = flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
 
 SELECT = {"budget": "mmacs:3.4,5,7,10", "names": "s,m,l,xl"}
 RATES = (0.01, 0.001, 0.0001)
 LAST_RATE = 0.01  # of main: the recipe's 0.2 times its constant ending of 0.05
+RATE = 0.4  # of the ablations: the best of rates
 # Between the ends: some choice of every gene that is neither smallest nor biggest, or either.
 MIDDLE = {
     "resolution": 28, "stem_width": 8, "stage1_width": 16, "stage1_depth": 2,
@@ -47,17 +49,17 @@ MIDDLE = {
 }  # fmt: skip
 
 
-def _main_run() -> pathlib.Path:
-    return pathlib.Path(_WORKDIR.value) / "main" / "full-seed0"
+def _run(part: str = "main") -> pathlib.Path:
+    return pathlib.Path(_WORKDIR.value) / part / "full-seed0"
 
 
-def _selected() -> dict[str, dict[str, int]]:
+def _selected(part: str = "main") -> dict[str, dict[str, int]]:
     from bignas_tf.search.results import read_selected
 
     try:
-        selected = read_selected(_main_run() / "select")
+        selected = read_selected(_run(part) / "select")
     except FileNotFoundError as error:
-        raise app.UsageError(f"{error}; --parts=main does it here") from error
+        raise app.UsageError(f"{error}; --parts={part} does it here") from error
     return {entry["name"]: entry["genotype"] for entry in selected}
 
 
@@ -74,7 +76,7 @@ def _main() -> dict[str, object]:
 def _averaged() -> dict[str, object]:
     _selected()  # main must be done
     constant = {"kind": "exponential", "initial": LAST_RATE, "ending_fraction": 1.0}
-    common = {"epochs": 2, "init_from": str(_main_run()), "ema": 0.999, "schedule": constant}
+    common = {"epochs": 2, "init_from": str(_run()), "ema": 0.999, "schedule": constant}
     return {"set": common, "variants": {"full": {}}, "select": SELECT}
 
 
@@ -84,10 +86,10 @@ def _finetuning() -> dict[str, object]:
             "restrict": {gene: [value] for gene, value in genotype.items()},
             "schedule": {"kind": "cosine", "initial": rate},
         }
-        for name, genotype in _selected().items()
+        for name, genotype in _selected("averaged").items()
         for rate in RATES
     }
-    common = {"epochs": 2, "init_from": str(_main_run()), "evaluate_every": 0}
+    common = {"epochs": 2, "init_from": str(_run("averaged")), "evaluate_every": 0}
     return {"set": common, "variants": variants}
 
 
@@ -100,26 +102,44 @@ def _alone() -> dict[str, object]:
         one = {gene: [value] for gene, value in selected[name].items()}
         pairs = {gene: [value, biggest[gene]] for gene, value in selected[name].items()}
         variants[f"{name}-alone"] = {"restrict": one}
-        variants[f"{name}-teacher"] = {"restrict": one, "teacher": str(_main_run())}
+        variants[f"{name}-teacher"] = {"restrict": one, "teacher": str(_run())}
         variants[f"{name}-jointly"] = {"restrict": pairs, "random_children": 0}
     return {"set": {"epochs": _EPOCHS.value, "evaluate_every": 0}, "variants": variants}
 
 
+def _short(rate: float, **fields: object) -> dict[str, object]:
+    """The schedule of a few epochs: the decay counts from step 0, so the warm-up is short."""
+    return _schedule(initial=rate, warmup_epochs=0.2, **fields)
+
+
+def _rates() -> dict[str, object]:
+    variants = {
+        f"{name}-rate{rate:g}": {**fields, "schedule": _short(rate)}
+        for rate in (0.2, 0.4, 0.8)
+        for name, fields in (("full", {}), ("no_distillation", {"distillation": False}))
+    }
+    common = {"space": "cifar_small", "epochs": _SHORT.value, "evaluate_every": 0}
+    return {"set": common, "variants": variants, "children": {"middle": MIDDLE}}
+
+
 def _ablations() -> dict[str, object]:
-    paths = {"sandwich": False, "distillation": False, "regularize": "all"}
+    labels = {"distillation": False, "regularize": "all"}  # what single paths are trained with
+    paths = {**labels, "sandwich": False}
     every_epoch = {"evaluate_every": 1}  # for the curves
     variants = {
         "full": every_epoch,
-        "no_sandwich": {**paths, "random_children": 1},
-        "no_sandwich_four_paths": {**paths, "random_children": 4},
         "no_distillation": {"distillation": False},
         "no_zero_gamma": {"zero_gamma": False},
         "no_transition_shortcuts": {"shortcut": "identity"},
-        "no_constant_ending": {"schedule": _schedule(constant_ending=False), **every_epoch},
+        "no_constant_ending": {"schedule": _short(RATE, constant_ending=False), **every_epoch},
         "regularize_all": {"regularize": "all"},
+        "sandwich_on_labels": labels,
+        "no_sandwich": {**paths, "random_children": 1},
+        "no_sandwich_four_paths": {**paths, "random_children": 4},
     }
+    common = {"space": "cifar_small", "epochs": _SHORT.value, "evaluate_every": 0}
     return {
-        "set": {"space": "cifar_small", "epochs": _SHORT.value, "evaluate_every": 0},
+        "set": {**common, "schedule": _short(RATE)},
         "variants": variants,
         "seeds": [int(seed) for seed in _SEEDS.value],
         "children": {"middle": MIDDLE},
@@ -131,6 +151,7 @@ SWEEPS = {
     "averaged": _averaged,
     "finetuning": _finetuning,
     "alone": _alone,
+    "rates": _rates,
     "ablations": _ablations,
 }
 
@@ -140,7 +161,7 @@ def _command(part: str) -> list[str]:
     if part == "calibration":
         study = pathlib.Path(__file__).with_name("calibration.py")
         return [
-            str(study), f"--workdir={_main_run()}", f"--data={_DATA.value}", "--names=s,l",
+            str(study), f"--workdir={_run()}", f"--data={_DATA.value}", "--names=s,l",
             f"--csv={workdir / 'calibration.csv'}",
         ]  # fmt: skip
     path = workdir / f"{part}.json"

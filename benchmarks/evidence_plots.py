@@ -41,11 +41,14 @@ def draw_front(
     with plot_style():
         figure = Figure(figsize=(6.4, 4.0))
         axes = figure.subplots()
-        label = "sliced from the supernet, not finetuned"
-        _sliced(axes, main, named=True, label=label, color=COLOUR["front"])
+        label = "sliced from the supernet after its last epoch"
+        front = COLOUR["front"]
+        _sliced(axes, main, named=not averaged, label=label, color=front)
         if averaged:
-            label = "the same, two epochs later, averaged weights"
-            _sliced(axes, averaged, label=label, color=COLOUR["front"], linestyle="--", mfc="white")
+            label = "two epochs later, averaged weights (the zoo's)"
+            _sliced(
+                axes, averaged, named=True, label=label, color=front, linestyle="--", mfc="white"
+            )
         for ending, (label, marker, colour) in ALONE.items():
             some = [row for row in alone if row["variant"].endswith(f"-{ending}")]
             if some:
@@ -69,7 +72,7 @@ def _sliced(axes: Axes, rows: Sequence[Row], named: bool = False, **style: Any) 
         return
     for a, b, row in zip(x, y, rows, strict=True):
         name = row["child"] if row["child"] in ("biggest", "smallest") else row["child"].upper()
-        axes.annotate(name, (a, b), (5, -12), textcoords="offset points", color=style["color"])
+        axes.annotate(name, (a, b), (-4, 12), textcoords="offset points", color=style["color"])
 
 
 def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:
@@ -77,11 +80,11 @@ def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:
     with plot_style():
         figure = Figure(figsize=(9.0, 3.8))
         left, right = figure.subplots(1, 2)
-        _curves(left, [r for r in rows if r["part"] == "main"], {"full": "-"})
-        left.set_title("space cifar", loc="left")
+        main = _curves(left, [r for r in rows if r["part"] == "main"], {"full": "-"})
+        left.set_title(f"space cifar, {_seeds(main)}", loc="left")
         styles = {"full": "-", "no_constant_ending": "--"}
-        _curves(right, [r for r in rows if r["part"] == "ablations"], styles)
-        right.set_title("space cifar_small, mean of seeds", loc="left")
+        both = _curves(right, [r for r in rows if r["part"] == "ablations"], styles)
+        right.set_title(f"space cifar_small, {_seeds(both)}", loc="left")
         for axes in (left, right):
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -92,12 +95,19 @@ def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:
         _save(figure, path)
 
 
-def _curves(axes: Axes, rows: Sequence[Row], styles: dict[str, str]) -> None:
+def _seeds(seeds: Sequence[str]) -> str:
+    return "one seed" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
+
+
+def _curves(axes: Axes, rows: Sequence[Row], styles: dict[str, str]) -> list[str]:
+    """Draws the mean over the seeds that all of the variants have; returns these."""
+    of_each = [{row["seed"] for row in rows if row["variant"] == name} for name in styles]
+    shared = sorted(set.intersection(*of_each))
     for variant, style in styles.items():
         for child, colour in (("biggest", COLOUR["front"]), ("smallest", COLOUR["test"])):
             values: dict[int, list[float]] = {}
             for row in rows:
-                if row["run"].rsplit("-seed")[0] == variant and row["child"] == child:
+                if (row["variant"], row["child"]) == (variant, child) and row["seed"] in shared:
                     top1 = 100 * float(row["held_out_top1"])
                     values.setdefault(int(row["epoch"]), []).append(top1)
             if not values:
@@ -106,3 +116,4 @@ def _curves(axes: Axes, rows: Sequence[Row], styles: dict[str, str]) -> None:
             epochs = sorted(values)
             means = [statistics.mean(values[epoch]) for epoch in epochs]
             axes.plot(epochs, means, style, color=colour, label=child + ending)
+    return shared

@@ -14,6 +14,21 @@ Row = dict[str, str]
 # Which child of a run the variant is about; all else is about the biggest.
 SMALLEST = ("-jointly",)
 COMPARED = ("reference_top1", "difference", "difference_low", "difference_high")
+# The run whose children those of a part are compared with.
+REFERENCE = {"finetuning": "averaged", "alone": "main"}
+# What an ablation is compared with, if not `full`: all that learns from labels, as it does.
+FULL, ON_LABELS = "full", "sandwich_on_labels"
+REFERENCE_VARIANT = {"no_sandwich": ON_LABELS, "no_sandwich_four_paths": ON_LABELS}
+EFFECT = (
+    "difference", "difference_low", "difference_high", "difference_images_low",
+    "difference_images_high",
+)  # fmt: skip
+NEEDS = {
+    "averaged": ["main"],
+    "finetuning": ["main", "averaged"],
+    "alone": ["main"],
+    "calibration": ["main"],
+}
 
 
 def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> None:
@@ -26,26 +41,28 @@ def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> 
             _save(results, part, rows, workdir / part)
             _print(f"Children sliced, {part}", _main_lines(rows))
     compared: dict[str, list[Row]] = {}
-    for part in ("finetuning", "alone"):
-        compared[part] = _against_main(workdir, part)
+    for part, reference in REFERENCE.items():
+        compared[part] = _compared(workdir / part, workdir / reference)
         if compared[part]:
             _save(results, part, compared[part], workdir / part)
             _print(part.capitalize(), _compared_lines(compared[part]))
-    ablations = _rows(workdir / "ablations")
+    rates, ablations = (_rows(workdir / part) for part in ("rates", "ablations"))
+    if rates:
+        _save(results, "rates", rates, workdir / "rates")
+        _print("Learning rates, held-out images", _rate_lines(rates))
     if ablations:
         _save(results, "ablations", ablations, workdir / "ablations")
-        effects = ablation_effects(ablations)
+        effects = ablation_effects(workdir / "ablations")
         _save(results, "ablation_effects", effects, workdir / "ablations")
         _print("Ablations", _effect_lines(effects))
     calibration = _read(workdir / "calibration.csv")
     if calibration and main:
-        means = calibration_means(calibration)
         _save(results, "calibration", calibration, workdir / "main")
-        _print("Calibration", _calibration_lines(means))
+        _print("Calibration", _calibration_lines(calibration_means(calibration)))
     curves = []
     for part in ("main", "ablations"):
         some = convergence(workdir, part)
-        if some and _rows(workdir / part):  # else nothing tells the conditions yet
+        if some:
             _save(results, f"convergence_{part}", some, workdir / part)
             curves += some
     from evidence_plots import draw_convergence, draw_front
@@ -76,7 +93,8 @@ def _save(results: pathlib.Path, name: str, rows: Sequence[Row], sweep: pathlib.
 
     path = results / f"cifar10_{name}_{_conditions(sweep)}.csv"
     part = {"ablation_effects": "ablations"}.get(name, name.removeprefix("convergence_"))
-    command = f"python benchmarks/evidence.py --data=DATA --workdir=DIR --parts={part}"
+    parts = ",".join([*NEEDS.get(part, []), part])
+    command = f"python benchmarks/evidence.py --data=DATA --workdir=DIR --parts={parts}"
     rows = [{**row, "command": command} for row in rows]
     columns = list(rows[0])
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as text:
@@ -87,8 +105,7 @@ def _save(results: pathlib.Path, name: str, rows: Sequence[Row], sweep: pathlib.
 
 def _conditions(sweep: pathlib.Path) -> str:
     row = _rows(sweep)[0]
-    run = json.loads((sweep / f"{row['variant']}-seed{row['seed']}" / "sweep.json").read_text())
-    epochs = run["settings"]["recipe"]["epochs"]
+    epochs = json.loads(row["overrides"])["epochs"]
     return f"{epochs}epochs_{row['backend']}_{row['device'].split()[0]}"
 
 
@@ -108,69 +125,104 @@ def _right(folder: pathlib.Path, child: str) -> np.ndarray:
         return predictions[child] == predictions["labels"]
 
 
-def _against_main(workdir: pathlib.Path, part: str) -> list[Row]:
-    """The child that each variant is about, with its difference to the same child of main.
+def _compared(folder: pathlib.Path, reference: pathlib.Path) -> list[Row]:
+    """The child that each variant is about, with its difference to the same child of a run.
 
     The interval is paired over the test images; it does not know of other seeds.
     """
     from bignas_tf.intervals import paired_interval
 
-    main = {row["child"]: row for row in _rows(workdir / "main")}
+    sliced = {row["child"]: row for row in _rows(reference)}
     found = []
-    for row in _rows(workdir / part):
+    for row in _rows(folder):
         joint = row["variant"].endswith(SMALLEST)
         if row["child"] != ("smallest" if joint else "biggest"):
             continue
         child = row["variant"].split("-")[0]
-        folder = workdir / part / f"{row['variant']}-seed{row['seed']}"
-        right = _right(folder, row["child"])
-        reference = _right(workdir / "main" / "full-seed0", child)
-        low, high = paired_interval(right, reference)
+        right = _right(folder / _run(row), row["child"])
+        other = _right(reference / _run(sliced[child]), child)
+        low, high = paired_interval(right, other)
         values = (
-            main[child]["top1"], f"{right.mean() - reference.mean():.6f}", f"{low:.6f}",
+            sliced[child]["top1"], f"{right.mean() - other.mean():.6f}", f"{low:.6f}",
             f"{high:.6f}",
         )  # fmt: skip
         found.append({**row, "child": child, **dict(zip(COMPARED, values, strict=True))})
     return found
 
 
-def ablation_effects(rows: Sequence[Row]) -> list[Row]:
-    """Mean difference to `full` over seeds, of every variant and child, paired by seed.
+def _run(row: Row) -> str:
+    return f"{row['variant']}-seed{row['seed']}"
 
-    Switching calibration off needs no training: it is `full` with the biggest child's
-    statistics.
+
+class Ablations:
+    """Accuracies of the ablations by variant, child and seed.
+
+    `MEAN` is the mean of the run's children, the one outcome that is looked at first.
     """
-    from bignas_tf.intervals import t_interval
 
-    def values(variant: str, child: str, column: str = "top1") -> dict[str, float]:
-        chosen = (r for r in rows if (r["variant"], r["child"]) == (variant, child))
+    MEAN = "mean"
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder, self.rows = folder, _rows(folder)
+        self.variants = list(dict.fromkeys(row["variant"] for row in self.rows))
+        self.children = list(dict.fromkeys(row["child"] for row in self.rows))
+
+    def top1(self, variant: str, child: str, column: str = "top1") -> dict[str, float]:
+        """By seed."""
+        if child == self.MEAN:
+            each = [self.top1(variant, one, column) for one in self.children]
+            shared = [seed for seed in each[0] if all(seed in one for one in each)]
+            return {seed: statistics.mean(one[seed] for one in each) for seed in shared}
+        chosen = (r for r in self.rows if (r["variant"], r["child"]) == (variant, child))
         return {row["seed"]: float(row[column]) for row in chosen if row[column]}
 
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    children = list(dict.fromkeys(row["child"] for row in rows))
-    effects = []
-    for variant in (*variants, "no_calibration"):
-        for child in children:
-            full = values("full", child)
-            own = values(variant, child)
-            if variant == "no_calibration":
-                own = values("full", child, "top1_uncalibrated")
-            shared = [seed for seed in own if seed in full]
+    def right(self, variant: str, child: str, seeds: Sequence[str]) -> np.ndarray:
+        """The share of seeds, and of children for `MEAN`, that have each test image right."""
+        children = self.children if child == self.MEAN else [child]
+        folders = [self.folder / f"{variant}-seed{seed}" for seed in seeds]
+        return np.mean([_right(folder, one) for folder in folders for one in children], axis=0)
+
+    def about(self, variant: str, column: str) -> list[str]:
+        """What a column says of a variant's runs."""
+        rows = [row for row in self.rows if row["variant"] == variant]
+        return [row[column] for row in {_run(row): row for row in rows}.values()]
+
+
+def ablation_effects(folder: pathlib.Path) -> list[Row]:
+    """Mean difference to the reference over seeds, of every variant and child, paired by seed.
+
+    One interval is over seeds, the other over the test images, whose share of right answers
+    is that of all seeds. Switching calibration off needs no training: it is `full` with the
+    biggest child's statistics, whose answers to single images are not kept.
+    """
+    from bignas_tf.intervals import paired_interval, t_interval
+
+    ablations, effects = Ablations(folder), []
+    for variant in (*ablations.variants, "no_calibration"):
+        trained = variant if variant in ablations.variants else FULL
+        reference = REFERENCE_VARIANT.get(variant, FULL)
+        for child in (*ablations.children, Ablations.MEAN):
+            column = "top1" if trained == variant else "top1_uncalibrated"
+            own, other = ablations.top1(trained, child, column), ablations.top1(reference, child)
+            shared = [seed for seed in own if seed in other]
             if not shared:
                 continue
-            differences = [own[seed] - full[seed] for seed in shared]
-            low, high = t_interval(differences) if len(shared) > 1 else ("", "")
-            effects.append(
-                {
-                    "variant": variant,
-                    "child": child,
-                    "seeds": " ".join(shared),
-                    "top1": str(statistics.mean(own[seed] for seed in shared)),
-                    "difference": str(statistics.mean(differences)),
-                    "difference_low": str(low),
-                    "difference_high": str(high),
-                }
-            )
+            effect = {"variant": variant, "child": child, "reference": reference}
+            effect["seeds"] = " ".join(shared)
+            effect["top1"] = str(statistics.mean(own[seed] for seed in shared))
+            differences = [own[seed] - other[seed] for seed in shared]
+            seeds: tuple[object, ...] = ("", "")
+            images: tuple[object, ...] = ("", "")
+            if len(shared) > 1:
+                seeds = t_interval(differences)
+            if trained == variant:
+                pair = (ablations.right(name, child, shared) for name in (variant, reference))
+                images = paired_interval(*pair)
+            values = (statistics.mean(differences), *seeds, *images)
+            effect |= dict(zip(EFFECT, map(str, values), strict=True))
+            for name in ("device", "train_seconds"):
+                effect[name] = "; ".join(dict.fromkeys(ablations.about(trained, name)))
+            effects.append(effect)
     return effects
 
 
@@ -191,19 +243,22 @@ def calibration_means(rows: Sequence[Row]) -> list[Row]:
 
 
 def convergence(workdir: pathlib.Path, part: str) -> list[Row]:
-    """Held-out accuracy of both ends after every epoch, of all runs that measured it."""
+    """Held-out accuracy of both ends after every epoch, of all finished runs that measured it."""
     found = []
-    for path in sorted((workdir / part).glob("*/log.jsonl")):
+    for run, row in {_run(row): row for row in _rows(workdir / part)}.items():
+        path = workdir / part / run / "log.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
+            about = {"part": part, "variant": row["variant"], "seed": row["seed"]}
+            about |= {"epoch": str(entry["epoch"])}
             found += [
-                    {
-                        "part": part, "run": path.parent.name, "epoch": str(entry["epoch"]),
-                        "child": child, "held_out_top1": str(entry[f"accuracy/{child}"]),
-                    }
-                    for child in ("biggest", "smallest")
-                    if f"accuracy/{child}" in entry
-                ]  # fmt: skip
+                {
+                    **about, "child": child, "held_out_top1": str(entry[f"accuracy/{child}"]),
+                    "train_seconds": row["train_seconds"], "device": row["device"],
+                }
+                for child in ("biggest", "smallest")
+                if f"accuracy/{child}" in entry
+            ]  # fmt: skip
     return found
 
 
@@ -246,18 +301,27 @@ def _compared_lines(rows: Sequence[Row]) -> list[list[str]]:
     return [["child", "variant", "top-1", "sliced", "difference (95 % over images)"], *body]
 
 
+def _rate_lines(rows: Sequence[Row]) -> list[list[str]]:
+    children = list(dict.fromkeys(row["child"] for row in rows))
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        lines.setdefault(row["variant"], []).append(_percent(row["held_out_top1"]))
+    return [["variant", *children], *([variant, *top1] for variant, top1 in lines.items())]
+
+
 def _effect_lines(rows: Sequence[Row]) -> list[list[str]]:
     children = list(dict.fromkeys(row["child"] for row in rows))
-    head = ["variant", "seeds", *(f"{child} (95 % over seeds)" for child in children)]
+    head = ["variant", "against", "seeds", *(f"{child} (95 % over seeds)" for child in children)]
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         some = {row["child"]: row for row in rows if row["variant"] == variant}
+        first = next(iter(some.values()))
         seeds = max(len(row["seeds"].split()) for row in some.values())
-        line = [variant, str(seeds)]
+        line = [variant, "" if variant == FULL else first["reference"], str(seeds)]
         for child in children:
             row = some.get(child)
             top1 = _percent(row["top1"]) if row else ""
-            line.append(top1 if row is None or variant == "full" else f"{top1}: {_points(row)}")
+            line.append(top1 if row is None or variant == FULL else f"{top1}: {_points(row)}")
         lines.append(line)
     return [head, *lines]
 

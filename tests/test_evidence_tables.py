@@ -44,8 +44,6 @@ class Folder:
         """Adds a finished run; `children` are accuracies, or pairs with the uncalibrated one."""
         run = self.path / part / f"{variant}-seed{seed}"
         run.mkdir(parents=True)
-        recipe = {"settings": {"recipe": {"epochs": epochs}}}
-        (run / "sweep.json").write_text(json.dumps(recipe))
         arrays = {}
         for number, (child, accuracy) in enumerate(children.items()):
             top1, stale = accuracy if isinstance(accuracy, tuple) else (accuracy, "")
@@ -56,7 +54,9 @@ class Folder:
             row |= {"top1": (arrays[child] == labels).mean(), "top1_uncalibrated": stale}
             row |= {"top1_low": top1 - 0.01, "top1_high": top1 + 0.01, "mmacs": 3 + number}
             row |= {"params_m": 0.1, "resolution": 24, "backend": "tensorflow", "device": "cpu X"}
+            row |= {"overrides": json.dumps({"epochs": epochs}), "train_seconds": seed + 1}
             self._rows.setdefault(part, []).append(row)
+        self.log(part, run.name, 0)
         np.savez(run / "predictions.npz", labels=labels, **arrays)
         with (self.path / part / "results.csv").open("w", newline="") as text:
             writer = csv.DictWriter(text, COLUMNS)
@@ -85,55 +85,90 @@ def written(tables, folder, tmp_path):
     return results, plots
 
 
+def effects_of(results):
+    return {(row["variant"], row["child"]): row for row in read(results, "ablation_effects")}
+
+
+def interval(row, kind=""):
+    return tuple(float(row[f"difference_{kind}{end}"]) for end in ("low", "high"))
+
+
 def test_everything_there_is_becomes_tables_and_plots(tables, tmp_path, capsys):
     folder = Folder(tmp_path / "evidence")
     ends = {"biggest": 0.9, "smallest": (0.7, 0.2)}
     folder.run("main", "full", 0, {**ends, "s": (0.75, 0.3), "l": (0.85, 0.6)})
     folder.log("main", "full-seed0", 2)
+    folder.run("averaged", "full", 0, {**ends, "s": (0.78, 0.3)})
     folder.run("finetuning", "s-lr0.01", 0, {"biggest": 0.7, "smallest": 0.7})
     folder.run("alone", "l-jointly", 0, {"biggest": 0.88, "smallest": (0.8, 0.5)})
+    folder.run("rates", "full-rate0.2", 0, ends)
     for seed in (0, 1):
         folder.run("ablations", "full", seed, ends)
         folder.log("ablations", f"full-seed{seed}", 2)
         folder.run("ablations", "other", seed, {"biggest": 0.8, "smallest": (0.65, 0.3)})
     results, plots = written(tables, folder, tmp_path)
     names = {path.name for path in results.iterdir()}
-    kinds = ("main", "finetuning", "alone", "ablations", "ablation_effects")
+    kinds = ("main", "averaged", "finetuning", "alone", "rates", "ablations", "ablation_effects")
     kinds += ("convergence_main", "convergence_ablations")
     assert names == {f"cifar10_{kind}_2epochs_tensorflow_cpu.csv" for kind in kinds}
-    (row,) = read(results, "finetuning")
+    (row,) = read(results, "finetuning")  # of the children that are cut out last
     right = folder.right["finetuning", "s-lr0.01", 0, "biggest"]
-    reference = folder.right["main", "full", 0, "s"]
-    low, high = paired_interval(right, reference)
+    reference = folder.right["averaged", "full", 0, "s"]
     assert row["child"] == "s"
     assert float(row["difference"]) == pytest.approx(right.mean() - reference.mean(), abs=1e-6)
-    assert float(row["difference_low"]) == pytest.approx(low, abs=1e-6)
-    assert float(row["difference_high"]) == pytest.approx(high, abs=1e-6)
+    assert interval(row) == pytest.approx(paired_interval(right, reference), abs=1e-6)
+    assert row["command"].endswith("--parts=main,averaged,finetuning")
     (row,) = read(results, "alone")  # jointly: the child is the smallest
     right = folder.right["alone", "l-jointly", 0, "smallest"]
     reference = folder.right["main", "full", 0, "l"]
     assert float(row["difference"]) == pytest.approx(right.mean() - reference.mean(), abs=1e-6)
-    effects = {(row["variant"], row["child"]): row for row in read(results, "ablation_effects")}
-    differences = [
-        folder.right["ablations", "other", seed, "smallest"].mean()
-        - folder.right["ablations", "full", seed, "smallest"].mean()
-        for seed in (0, 1)
-    ]
-    row = effects["other", "smallest"]
-    assert float(row["difference"]) == pytest.approx(np.mean(differences))
-    interval = (float(row["difference_low"]), float(row["difference_high"]))
-    assert interval == pytest.approx(t_interval(differences))
-    # The biggest child's own statistics are calibrated: there is no effect to report.
-    assert ("no_calibration", "biggest") not in effects
-    full = folder.right["ablations", "full", 0, "smallest"].mean()
-    mean = np.mean([0.2 - folder.right["ablations", "full", s, "smallest"].mean() for s in (0, 1)])
-    assert float(effects["no_calibration", "smallest"]["difference"]) == pytest.approx(mean)
-    assert full > 0.6
     assert {path.name for path in plots.iterdir()} == {
         "evidence_front.png",
         "evidence_convergence.png",
     }
-    assert "| no_calibration | 2 |  | 20.00: " in capsys.readouterr().out
+    assert "| no_calibration | full | 2 |  | 20.00: " in capsys.readouterr().out
+    (first, *_) = read(results, "convergence_ablations")
+    assert (first["variant"], first["seed"], first["device"]) == ("full", "0", "cpu X")
+
+
+def test_an_ablation_is_compared_seed_by_seed_and_image_by_image(tables, tmp_path):
+    folder = Folder(tmp_path / "evidence")
+    for seed in (0, 1):
+        folder.run("ablations", "full", seed, {"biggest": 0.9, "smallest": (0.7, 0.2)})
+        folder.run("ablations", "other", seed, {"biggest": 0.8, "smallest": (0.65, 0.3)})
+    results, _ = written(tables, folder, tmp_path)
+    effects = effects_of(results)
+
+    def right(variant, child):
+        return np.array([folder.right["ablations", variant, seed, child] for seed in (0, 1)])
+
+    for child in ("biggest", "smallest"):
+        differences = (right("other", child).mean(1) - right("full", child).mean(1)).tolist()
+        row = effects["other", child]
+        assert float(row["difference"]) == pytest.approx(np.mean(differences))
+        assert interval(row) == pytest.approx(t_interval(differences))
+        by_image = right("other", child).mean(0), right("full", child).mean(0)
+        assert interval(row, "images_") == pytest.approx(paired_interval(*by_image))
+    both = [float(effects["other", child]["difference"]) for child in ("biggest", "smallest")]
+    assert float(effects["other", "mean"]["difference"]) == pytest.approx(np.mean(both))
+    assert effects["other", "mean"]["train_seconds"] == "1; 2"
+    # The biggest child's own statistics are calibrated: there is no effect to report.
+    assert ("no_calibration", "biggest") not in effects
+    stale = 0.2 - right("full", "smallest").mean()
+    assert float(effects["no_calibration", "smallest"]["difference"]) == pytest.approx(stale)
+    assert effects["no_calibration", "smallest"]["difference_images_low"] == ""
+
+
+def test_single_paths_are_compared_with_the_sandwich_that_learns_what_they_learn(tables, tmp_path):
+    folder = Folder(tmp_path / "evidence")
+    accuracies = {"full": 0.9, "sandwich_on_labels": 0.8, "no_sandwich": 0.5}
+    for variant, top1 in accuracies.items():
+        folder.run("ablations", variant, 0, {"biggest": top1})
+    results, _ = written(tables, folder, tmp_path)
+    row = effects_of(results)["no_sandwich", "biggest"]
+    assert (row["reference"], row["difference_low"]) == ("sandwich_on_labels", "")  # one seed
+    assert float(row["difference"]) == pytest.approx(0.5 - 0.8)
+    assert effects_of(results)["sandwich_on_labels", "biggest"]["reference"] == "full"
 
 
 def test_parts_that_are_not_done_are_left_out(tables, tmp_path):
