@@ -1,4 +1,6 @@
-"""BigNASCifar S, M, L and XL are the children that their supernet gives, without CIFAR-10."""
+"""BigNASCifar S, M, L and XL are the children that their supernet gives, and as accurate as said."""
+
+import os
 
 import keras
 import numpy as np
@@ -14,6 +16,8 @@ BUDGETS = {  # MMACs at most
     "bignascifar_l": "7",
     "bignascifar_xl": "10",
 }
+# Where CIFAR-10 lies, such as folder:PATH.
+CIFAR10 = os.environ.get("BIGNAS_CIFAR10")
 pytestmark = WARNINGS
 
 
@@ -43,3 +47,13 @@ def test_the_child_that_the_supernet_gives_under_the_same_budget_is_the_model(
         bytes_ = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
         expected = keras.ops.softmax(child(bytes_ / 127.5 - 1))
         np.testing.assert_allclose(model(bytes_), expected, atol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not CIFAR10, reason="BIGNAS_CIFAR10 must say where CIFAR-10 lies")
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_model_has_the_accuracy_of_its_preset_to_a_hundredth_of_a_point(name, tmp_path):
+    path = tmp_path / "figures.json"
+    done("evaluate", f"--model={name}", f"--data={CIFAR10}", f"--json={path}")
+    published = zoo.get_preset(name)["accuracy"]["cifar10"]["top1"]
+    assert abs(read(path)["top1"] - published) < 1.5e-4  # an image more or less
