@@ -21,7 +21,7 @@ def add_backend(parser: Any) -> None:
         choices=BACKENDS,
         default=os.environ.get("KERAS_BACKEND", BACKENDS[0]),
         help="what Keras computes with (default: $KERAS_BACKEND or tensorflow); jax is for one "
-        "host with accelerators, needs bignas-tf[jax] and does not load TensorFlow",
+        "host with accelerators, needs the extra `jax` and does not load TensorFlow",
     )
 
 

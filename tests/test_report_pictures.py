@@ -203,4 +203,5 @@ def test_without_a_rectangle_or_moocore_there_is_no_hypervolume(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "moocore", None)
     text = page_of(tmp_path).text
     assert "Hypervolume" not in text
-    assert "hypervolume is not drawn without moocore: pip install" in " ".join(text.split())
+    said = "is not drawn without moocore; in a checkout of bignas-tf: pip install '.[search]'"
+    assert said in " ".join(text.split())

@@ -5,7 +5,7 @@ writes NAME_qat_int8.tflite (NAME_pruned.tflite, NAME_clustered.tflite, NAME_fin
 with its JSON to the run's folder, checked against the finetuned network. Checkpoints and log
 go to finetune/NAME_TECHNIQUE/; Ctrl-C saves and stops; the same command goes on from there.
 Another --quantization, --io or --preprocessing makes another file of the same training. Needs
-bignas-tf[tfmot].
+the extra `tfmot`.
 
 Examples:
   bignas finetune --workdir=runs/cifar10 --child=s --technique=quantize --epochs=2

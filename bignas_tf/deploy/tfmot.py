@@ -16,6 +16,7 @@ from typing import Any
 from bignas_tf.child import walk
 from bignas_tf.deploy.folded import FoldingFactory, Weights
 from bignas_tf.ops import INPUT
+from bignas_tf.optional import installing
 from bignas_tf.spec import NetworkSpec
 
 try:
@@ -25,7 +26,7 @@ try:
         import tf_keras
 except ImportError as error:
     raise ImportError(
-        f"Finetuning needs TFMOT and tf_keras: pip install 'bignas-tf[tfmot]' ({error})"
+        f"Finetuning needs TFMOT and tf_keras ({error}); {installing('tfmot')}"
     ) from error
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from bignas_tf.data.images import SUFFIXES, is_image, turn_upright
+from bignas_tf.optional import installing
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -108,7 +109,7 @@ def _sklearn_datasets() -> Any:
         from sklearn import datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "without a folder of images, scikit-learn's are used: "
-            "pip install 'bignas-tf[digits]', or name a folder"
+            "without a folder of images, scikit-learn's are used; name a folder, or "
+            f"{installing('digits')}"
         ) from error
     return datasets

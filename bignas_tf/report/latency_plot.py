@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bignas_tf.optional import installing
 from bignas_tf.report.drawing import COLOUR, Picture, plot_style, svg
 from bignas_tf.report.predictions import Prediction
 from bignas_tf.search.latency_agreement import WAYS, agreement, in_words
@@ -58,4 +59,4 @@ def _words(predictions: Sequence[Prediction], way: str) -> str:
     try:
         return in_words(agreement(guessed, sessions))
     except ModuleNotFoundError:
-        return "how well they agree is not computed without pip install 'bignas-tf[search]'"
+        return f"how well they agree is not computed without scikit-learn; {installing('search')}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.files import check_output, staged
-from bignas_tf.optional import require_package
+from bignas_tf.optional import CHECKOUT, pip_install, require_package
 from bignas_tf.report.inputs import Record, Run, read_run
 from bignas_tf.report.tables import (
     children_table,
@@ -210,8 +210,8 @@ def _missing(run: Run) -> dict[str, tuple[str, str]]:
         if not there
     }
     if run.points and importlib.util.find_spec("moocore") is None:
-        text = "The course of the hypervolume is not drawn without moocore"
-        missing["hypervolume"] = text, "pip install 'bignas-tf[search]'"
+        text = f"The course of the hypervolume is not drawn without moocore; {CHECKOUT}"
+        missing["hypervolume"] = text, pip_install("search")
     return missing
 
 

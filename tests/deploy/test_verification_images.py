@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -55,3 +57,9 @@ def test_wrong_requests_are_refused(changes, message, tmp_path):
         changes = {"folder": tmp_path / changes["folder"]}
     with pytest.raises(ValueError, match=message):
         real_images(**{"shape": (8, 8, 3), "count": 2, **changes})
+
+
+def test_without_scikit_learn_a_folder_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ModuleNotFoundError, match=r"name a folder, or .*: pip install '\.\[digits"):
+        real_images((8, 8, 3), count=1, input_range=(0, 255))
