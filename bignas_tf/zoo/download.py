@@ -58,12 +58,12 @@ def fetch(weights: str) -> Path:
         ModuleNotFoundError: without huggingface_hub, if it is needed.
     """
     address = urlsplit(weights)
-    found = re.fullmatch("sha256=([0-9a-f]{64})", address.fragment)
+    found = re.fullmatch("sha256=([0-9a-fA-F]{64})", address.fragment)
     name = Path(unquote(address.path)).name
     folders = address.path.strip("/").count("/")
     ok = found and address.netloc and name and folders >= (1 if address.scheme == "hf" else 0)
     require(bool(ok), "weights", _ALLOWED, weights)
-    expected = found[1]  # type: ignore[index]
+    expected = found[1].lower()  # type: ignore[index]
     place = _cache() / expected[:16] / name
     if place.is_file():
         _verify(place, expected, weights)

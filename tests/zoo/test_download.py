@@ -68,6 +68,11 @@ def test_a_file_is_downloaded_once(server, cache):
     assert {file.name for file in cache.iterdir()} == {"m.weights.h5", ".lock"}
 
 
+def test_a_hash_may_be_written_in_capitals(server, cache):
+    path = download.fetch(f"{server.url}#sha256={HASH.upper()}")
+    assert path == cache / "m.weights.h5"
+
+
 def test_a_download_goes_on_where_the_connection_broke_off(server):
     server.most = 120_000
     assert download.fetch(f"{server.url}#sha256={HASH}").read_bytes() == CONTENT
