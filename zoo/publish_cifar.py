@@ -20,6 +20,23 @@ ORIGIN = (
     "on held-out training images of CIFAR-10."
 )
 
+USAGE = """```python
+import numpy as np
+from PIL import Image, ImageOps
+
+from bignas_tf import zoo
+
+model, side = zoo.get_model("bignascifar_xl", weights="cifar10")
+labels = zoo.get_preset("bignascifar_xl")["labels"]
+
+picture = Image.open("picture.jpg").convert("RGB")
+picture = ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)  # its centre square
+scores = model.predict(np.asarray(picture, "float32")[None], verbose=0)
+for label, score in zoo.decode_predictions(scores, top=3, labels=labels)[0]:
+    print(f"{label} {score:.3f}")
+```
+"""
+
 SOURCE = "ours: `bignas evaluate` on all test images of CIFAR-10, see zoo/cards/BigNASCifar.md"
 
 
@@ -144,9 +161,10 @@ Children of one supernet of the space `cifar`, cut out and calibrated, never fin
 
 The supernet's smallest child has {low:.2f} %, its biggest {high:.2f} %. One seed.
 
-**Load.** `BigNASCifarS(weights="{NAME}")` and its like from `bignas_tf.zoo`, with the arguments of
-keras.applications.
+**Usage.** `BigNASCifarS(weights="{NAME}")` and its like from `bignas_tf.zoo`, with the arguments of
+keras.applications; or by name, from a picture to its classes:
 
+{USAGE}
 **Your own child.** `bignas extract --supernet={NAME} --budget=mmacs:4` cuts the best child of the
 search's front under a budget, with its statistics; with `--data` any `--genotype`.
 

@@ -112,7 +112,7 @@ def preset(spec, genotype, origin: str, published: dict) -> dict:
         "genotype": genotype.as_dict() if genotype else None,
         "resolution": spec.input_shape[0],
         "image_size": None,
-        "crop": 1.0,
+        "crop": 1.0,  # ours, as the next; not from the authors' evaluation
         "interpolation": "bicubic, antialias",
         "labels": None,
         "input_range": [0, 255],  # the models of the zoo preprocess

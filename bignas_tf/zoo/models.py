@@ -7,10 +7,13 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from bignas_tf.checks import require, require_int
 from bignas_tf.zoo.building import build_model
 
 BASE_DOCSTRING = """Builds the {name} architecture.
@@ -162,19 +165,32 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     return x
 
 
-def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Names the most likely ImageNet classes.
-
-    Keras downloads the list of class names once.
+def decode_predictions(
+    preds: Any, top: int = 5, labels: Sequence[str] | None = None
+) -> list[list[tuple]]:
+    """Names the most likely classes.
 
     Args:
-        preds: probabilities, array `(batch, 1000)`.
-        top: how many classes to name per image.
+        preds: probabilities, array `(batch, classes)`.
+        top: how many classes to name per image, at least 1.
+        labels: names of the classes in their order, for example those of
+            `get_preset(name)["labels"]`. None: ImageNet's 1000, whose list Keras downloads once.
 
     Returns:
-        Per image a list of `(WordNet id, name, probability)`, the likeliest first.
+        Per image a list, the likeliest first: of `(label, probability)` with `labels`, without
+        of `(WordNet id, name, probability)`, as those of keras.applications.
 
     Raises:
-        ValueError: if `preds` is not of shape `(batch, 1000)`.
+        ValueError: if `preds` is not of shape `(batch, classes)`.
     """
-    return keras.applications.imagenet_utils.decode_predictions(preds, top=top)
+    require_int("top", top)
+    if labels is None:
+        return keras.applications.imagenet_utils.decode_predictions(preds, top=top)
+    scores = np.asarray(preds)
+    ok = scores.ndim == 2 and scores.shape[1] == len(labels)
+    require(ok, "preds", f"of shape (batch, {len(labels)}), a column per label", scores.shape)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [
+        [(labels[column], float(row[column])) for column in columns]
+        for row, columns in zip(scores, best, strict=True)
+    ]

@@ -63,12 +63,13 @@ def get_preset(name: str) -> dict[str, Any]:
         A JSON object: its `family`; the network's `spec`, and the `space` and `genotype` that
         it comes from, null where it is in no space; images: `resolution` in pixels, the
         `image_size` that they had before, null if unknown, `crop`, the side of the centre
-        square that is used as a fraction of the shorter side, `interpolation`, `input_range`
-        of the model with its preprocessing; `labels` of the classes, null if there are no
-        weights; `macs` and `params`, counted; `ours`, whether the configuration is ours;
-        `published`, figures of a publication with their `source`, or null; `origin`; `weights`,
-        by the data that they were trained on, with the name and SHA-256 of a file, and their
-        `accuracy` with its `source`, both null where we have trained none.
+        square that is used as a fraction of the shorter side, `interpolation` (both are this
+        package's defaults; nobody has evaluated the networks of others with them),
+        `input_range` of the model with its preprocessing; `labels` of the classes, null if
+        there are no weights; `macs` and `params`, counted; `ours`, whether the configuration is
+        ours; `published`, figures of a publication with their `source`, or null; `origin`;
+        `weights`, by the data that they were trained on, with the name and SHA-256 of a file,
+        and their `accuracy` with its `source`, both null where we have trained none.
 
     Raises:
         ValueError: for an unknown name.

@@ -1,11 +1,14 @@
-"""BigNASCifar S, M, L and XL are the children that their supernet gives, and as accurate as said."""
+"""BigNASCifar S, M, L and XL: the children that their supernet gives, as accurate as said."""
 
 import os
+import pathlib
+import re
 
 import keras
 import numpy as np
 import pytest
 from commands_fixture import WARNINGS, done, read
+from PIL import Image
 
 from bignas_tf import zoo
 from bignas_tf.zoo.trained import list_supernets
@@ -18,6 +21,7 @@ BUDGETS = {  # MMACs at most
 }
 # Where CIFAR-10 lies, such as folder:PATH.
 CIFAR10 = os.environ.get("BIGNAS_CIFAR10")
+CARD = pathlib.Path(__file__).parents[2] / "zoo" / "cards" / "BigNASCifar.md"
 pytestmark = WARNINGS
 
 
@@ -47,6 +51,22 @@ def test_the_child_that_the_supernet_gives_under_the_same_budget_is_the_model(
         bytes_ = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
         expected = keras.ops.softmax(child(bytes_ / 127.5 - 1))
         np.testing.assert_allclose(model(bytes_), expected, atol=1e-5)
+
+
+def test_the_code_of_the_card_names_the_classes_of_a_picture(built, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", CARD.read_text(), re.DOTALL)
+    assert code in (CARD.parents[1] / "publish_cifar.py").read_text()  # which writes the card
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("picture.jpg", "picture.png"), {})  # noqa: S102 - our own documentation
+    scores = np.array(built("bignascifar_xl")(pixels[None, :, 8:40].astype("float32")))[0]
+    labels = zoo.get_preset("bignascifar_xl")["labels"]
+    found = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [label for label, _ in found] == [labels[i] for i in np.argsort(-scores)[:3]]
+    np.testing.assert_allclose(
+        [float(score) for _, score in found], np.sort(scores)[:-4:-1], atol=6e-4
+    )
 
 
 @pytest.mark.long

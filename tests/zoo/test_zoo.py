@@ -253,7 +253,22 @@ def test_networks_for_imagenet_refuse_images_that_they_reduce_to_nothing(name):
         zoo.get_model(name, input_shape=(31, 64, 3))
 
 
-def test_only_probabilities_of_imagenet_classes_are_decoded(monkeypatch):
+def test_predictions_are_decoded_by_the_labels_of_their_preset(small, images):
+    labels = zoo.get_preset("bignascifar_s")["labels"]
+    scores = np.array(small(images))
+    decoded = zoo.decode_predictions(scores, top=3, labels=labels)
+    for row, found in zip(scores, decoded, strict=True):
+        assert found == sorted(zip(labels, row, strict=True), key=lambda pair: -pair[1])[:3]
+    for preds in (scores[:, 1:], scores[0]):
+        with pytest.raises(
+            ValueError, match=r"`preds` must be of shape \(batch, 10\).* Received: \("
+        ):
+            zoo.decode_predictions(preds, labels=labels)
+    with pytest.raises(ValueError, match="`top` must be an integer of at least 1. Received: 0"):
+        zoo.decode_predictions(scores, top=0, labels=labels)
+
+
+def test_without_labels_only_probabilities_of_imagenet_classes_are_decoded(monkeypatch):
     with pytest.raises(ValueError, match="1000"):
         zoo.decode_predictions(np.zeros((1, 7)))
     module = sys.modules[keras.applications.imagenet_utils.decode_predictions.__module__]
