@@ -28,7 +28,7 @@ COMMANDS = (
     "show", "latency-table", "sweep",
 )  # fmt: skip
 
-_EPILOG = """the whole way:
+_EPILOG = """end to end:
   bignas train --recipe=digits --workdir=runs/digits
   bignas select --workdir=runs/digits --budget=mmacs:0.2,0.4,0.8,1.6 --names=s,m,l,xl
   bignas extract --workdir=runs/digits

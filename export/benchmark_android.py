@@ -31,7 +31,7 @@ _MODEL = flags.DEFINE_list("model", None, "TFLite files, separated by commas.", 
 _TOOL = flags.DEFINE_string(
     "benchmark_model", None, "The native tool, for the devices' instruction set.", required=True
 )
-_CSV = flags.DEFINE_string("csv", None, "CSV to write or to go on with.", required=True)
+_CSV = flags.DEFINE_string("csv", None, "CSV to write or to continue.", required=True)
 _BACKENDS = flags.DEFINE_list(
     "backends", ["xnnpack"], f"Of {', '.join(BACKENDS)}; cpu is LiteRT's own kernels."
 )
@@ -41,7 +41,7 @@ _CORES = flags.DEFINE_list(
 )
 _WARMUP = flags.DEFINE_integer("warmup", 10, "Untimed runs of each measurement.", lower_bound=0)
 _RUNS = flags.DEFINE_integer(
-    "runs", 50, "Timed runs; the tool goes on for a second at least.", lower_bound=1
+    "runs", 50, "Timed runs; the tool runs for at least a second.", lower_bound=1
 )
 _SECONDS = flags.DEFINE_float("seconds", 300.0, "Limit of one run of the tool.")
 _PAUSE = flags.DEFINE_float("pause", 5.0, "Seconds between measurements.", lower_bound=0.0)

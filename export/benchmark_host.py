@@ -4,7 +4,7 @@ Example:
   python export/benchmark_host.py --model=child.tflite,child_int8.tflite \
     --threads=1 --csv=latency.csv --profile=profiles
 
-Rounds go on until the median of every file is known to --spread (half the width of its 95 %
+Rounds continue until the median of every file is known to --spread (half the width of its 95 %
 interval), for --seconds at most; files that are not are named. Let nothing else run meanwhile.
 A file that crashes or hangs is left out, named at the end, and the exit status is 1.
 The CSV holds the processor, the load, the versions and the date in every row.

@@ -256,7 +256,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     os.kill(first.pid, signal.SIGINT)
     out, err = first.communicate(timeout=60)
     assert first.returncode == 130, err
-    found = re.search(r"stopped and saved at step (\d+) of 145; the same command goes on\n$", out)
+    found = re.search(r"stopped and saved at step (\d+) of 145; the same command resumes\n$", out)
     assert found, out
     step = int(found[1])
     assert 20 <= step < 145

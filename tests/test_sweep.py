@@ -139,7 +139,7 @@ def test_a_killed_sweep_goes_on_within_its_run_and_ends_like_one_that_was_not(
     with monkeypatch.context() as patch:
         Steps(patch, at=4, what=kill)  # there is a checkpoint of step 2
         status, out, _ = call(copy, FILE)
-    assert (status, out.splitlines()[-1]) == (130, "stopped; the same command goes on")
+    assert (status, out.splitlines()[-1]) == (130, "stopped; the same command resumes")
     assert path.read_text() == "".join(others)
     steps = Steps(monkeypatch)
     out = done(copy, FILE)
@@ -164,7 +164,7 @@ def test_sigterm_ends_a_sweep_that_the_same_command_goes_on_with(tmp_path, monke
         else:
             patch.setattr(sweep, "_measure", terminate)
         status, out, _ = call(tmp_path, ONE)
-    assert (status, out.splitlines()[-1]) == (130, "stopped; the same command goes on")
+    assert (status, out.splitlines()[-1]) == (130, "stopped; the same command resumes")
     assert not (tmp_path / "runs" / "results.csv").exists()
     steps = Steps(monkeypatch)
     done(tmp_path, ONE)

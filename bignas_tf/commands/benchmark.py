@@ -1,6 +1,6 @@
 """Times TFLite files on this machine, each in its own process, taking turns.
 
-Rounds go on until the median of every file is known to --spread (half the width of its 95 %
+Rounds continue until the median of every file is known to --spread (half the width of its 95 %
 interval), for --seconds at most; files that are not are named. --profile times operators.
 A file that crashes or hangs is left out, named at the end, and the exit status is 1.
 

@@ -3,7 +3,7 @@
 Trains on the run's training images with its augmentation, held-out images kept out, and
 writes NAME_qat_int8.tflite (NAME_pruned.tflite, NAME_clustered.tflite, NAME_finetuned.tflite)
 with its JSON to the run's folder, checked against the finetuned network. Checkpoints and log
-go to finetune/NAME_TECHNIQUE/; Ctrl-C saves and stops; the same command goes on from there.
+go to finetune/NAME_TECHNIQUE/; Ctrl-C saves and stops; the same command resumes from there.
 Another --quantization, --io or --preprocessing makes another file of the same training. Needs
 the extra `tfmot`.
 
@@ -91,7 +91,7 @@ def main(arguments: Any) -> int:
     finetuner.run()
     if finetuner.interrupted:
         step, total = finetuner.step, finetuner.total_steps
-        print(f"stopped and saved at step {step} of {total}; the same command goes on")
+        print(f"stopped and saved at step {step} of {total}; the same command resumes")
         return 130
     with recorded(arguments, {"finetune": settings.seed or 0}, trained):
         verified, calibrated = (data.calibration.take(i) for i in spread(len(data.calibration)))

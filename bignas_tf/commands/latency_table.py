@@ -1,7 +1,7 @@
 """Measures single blocks of a space, so that latency can be looked up: --budget=latency_ms:...
 
 A network's latency is the sum of its blocks, scaled to fit a few whole networks that are
-measured too. One JSON holds the table; stopped and started again, the command goes on.
+measured too. One JSON holds the table; stopped and started again, the command resumes.
 
 Examples, on this machine (let nothing else run meanwhile):
   bignas latency-table --space=cifar --output=cifar.json
@@ -28,7 +28,7 @@ def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--space", help="whose blocks are measured")
     parser.add_argument("--classes", type=int, help="of the head, instead of the space's own")
-    parser.add_argument("--output", type=Path, help="JSON of the table, to write or to go on with")
+    parser.add_argument("--output", type=Path, help="JSON of the table, to write or to continue")
     parser.add_argument("--resolutions", help="pixels, such as 192,224; default: all of the space")
     parser.add_argument("--quantization", help="of the files (default: float32)")
     parser.add_argument("--threads", type=int, help="default: 1; with --from_csv, of which rows")

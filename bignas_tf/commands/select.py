@@ -3,7 +3,7 @@
 Every candidate is sliced, calibrated on training images and evaluated on held-out ones.
 Of two as accurate the one of lower loss is chosen. Writes to the run's select folder
 selected/NAME.json (the chosen children; `bignas show` counts them, `bignas extract` cuts
-them out), trials.csv (every evaluation) and front.csv; a search that was stopped goes on,
+them out), trials.csv (every evaluation) and front.csv; a search that was stopped resumes,
 with the same weights only (docs/searching.md).
 
 --strategy: coarse_to_fine evaluates a grid of skeletons, then variations of the best; random
@@ -69,7 +69,7 @@ def add_arguments(parser: Any) -> None:
         "--seed", type=int, default=SearchOptions.seed, help="of the search (default: %(default)s)"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="start anew instead of going on with a search"
+        "--overwrite", action="store_true", help="start anew instead of resuming a search"
     )
     parser.add_argument(
         "--fine_candidates",
@@ -100,8 +100,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--screen",
         type=int,
-        help="propose so many times as many candidates and evaluate those that an accuracy "
-        "predictor, learning from the results so far, finds best: 4",
+        metavar="N",
+        help="propose N times as many candidates as are evaluated, and evaluate those that a "
+        "predictor, which learns from the results so far, ranks best: 4",
     )
     parser.add_argument("--latency_table", help="JSON of `bignas latency-table`, for latency_ms")
     parser.add_argument(

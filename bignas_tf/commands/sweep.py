@@ -21,7 +21,7 @@ gets their rows (train_seconds: of all parts of a run, compiling included) and t
 predictions.npz, the top class of every test image. Means over seeds, and differences from the
 first variant seed by seed, are printed with their 95 % intervals. Runs that are there are not
 made again, so that variants and seeds may be added. Ctrl-C saves and stops; the same command
-goes on.
+resumes.
 
 Example:
   bignas sweep --file=ablations.json --workdir=runs/ablations
@@ -175,7 +175,7 @@ def main(arguments: Any) -> int:
         done = False
     path = arguments.workdir / RESULTS
     if not done:
-        print("stopped; the same command goes on")
+        print("stopped; the same command resumes")
         return 130
     print("\n".join(summary(Results(path, [run.name for run in plan.runs]).planned())))
     print(f"written to {path}")

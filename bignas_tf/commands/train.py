@@ -1,7 +1,7 @@
-"""Trains a supernet, or goes on with a run that was stopped.
+"""Trains a supernet, or resumes a run that was stopped.
 
 Writes checkpoints/, log.jsonl, tensorboard/ (under TensorFlow) and run.json to the run's
-folder. Ctrl-C and SIGTERM save and stop; the same command goes on from there, on either backend.
+folder. Ctrl-C and SIGTERM save and stop; the same command resumes from there, on either backend.
 Checkpoints are the last three (--set=checkpoints_kept=N) and, where the recipe evaluates
 (evaluate_every), the best by held-out accuracy, the mean of the biggest and the smallest child.
 
@@ -19,6 +19,7 @@ from typing import Any
 
 from bignas_tf.backend import add_backend
 from bignas_tf.checks import require
+from bignas_tf.terminal import say
 
 
 def add_arguments(parser: Any) -> None:
@@ -169,13 +170,13 @@ def main(arguments: Any) -> int:
     )
     step = trainer.run()
     if step < trainer.total_steps:
-        print(
-            f"stopped and saved at step {step} of {trainer.total_steps}; the same command goes on"
+        say(
+            f"stopped and saved at step {step} of {trainer.total_steps}; the same command resumes"
         )
         return 130 if trainer.interrupted == signal.SIGINT else 0
     saved = f"checkpoint {trainer.checkpoints.manager.latest()}"
     # Which another worker may still be writing.
-    print(f"trained {step} steps; {'worker 0 saves' if trainer.loop.worker else saved}")
+    say(f"trained {step} steps; {'worker 0 saves' if trainer.loop.worker else saved}")
     return 0
 
 

@@ -29,8 +29,9 @@ def add_workers(parser: Any) -> None:
     parser.add_argument(
         "--role",
         choices=ROLES,
-        help="a chief for workers on other machines, or one of them; where the chief is say "
-        "KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, a worker's name KERASTUNER_TUNER_ID",
+        help="a chief for workers on other machines, or one of them; set KERASTUNER_ORACLE_IP and "
+        "KERASTUNER_ORACLE_PORT to the chief's address, and for a worker KERASTUNER_TUNER_ID to "
+        "its name",
     )
 
 
