@@ -32,6 +32,10 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged, of another program, or of another network."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint of which not everything can be read: an older one may stand in for it."""
+
+
 def write_checkpoint(
     path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
 ) -> None:
@@ -71,16 +75,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
         The arrays and the metadata, as they were given.
 
     Raises:
-        CheckpointError: if the file is damaged, truncated or not a checkpoint of ours.
+        DamagedCheckpointError: if the file is damaged, truncated or not a checkpoint of ours.
+        CheckpointError: for another format, such as that of a newer version.
         FileNotFoundError: if there is none.
     """
     envelope = _envelope(path)
     try:
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"Checkpoint {path} is damaged: {error}") from error
+        raise DamagedCheckpointError(f"Checkpoint {path} is damaged: {error}") from error
     if _crc32(arrays, envelope["metadata"]) != envelope["crc32"]:
-        raise CheckpointError(f"Checkpoint {path} is damaged: its checksum does not match")
+        raise DamagedCheckpointError(f"Checkpoint {path} is damaged: its checksum does not match")
     return arrays, envelope["metadata"]
 
 
@@ -130,7 +135,7 @@ class CheckpointManager:
         Args:
             step: int, 0 or more: updates made so far. Replaces a checkpoint of that step.
             arrays: as in `write_checkpoint`.
-            metadata: as in `write_checkpoint`.
+            metadata: as in `write_checkpoint`; its 'step', if it has one, is `step`.
 
         Returns:
             The path of the new checkpoint.
@@ -139,13 +144,16 @@ class CheckpointManager:
             OSError: if it cannot be written; older ones are intact.
             FloatingPointError: if an array is not finite; nothing is written.
             ValueError: if the folder holds a sound checkpoint of a later step, which a
-                resumed run would take instead of this one.
+                resumed run would take instead of this one, or one of another format, or if
+                `metadata` is that of another step.
         """
         require_int("step", step, low=0)
+        named = metadata.get("step", step)
+        require(named == step, "metadata['step']", f"{step}, as `step` is", named)
         for later in [path for path in self.paths() if _step(path) > step]:
             try:
                 read_checkpoint(later)
-            except CheckpointError:
+            except DamagedCheckpointError:
                 later.unlink()
             else:
                 require(False, "step", f"at least {_step(later)}, that of {later}", step)
@@ -197,10 +205,14 @@ class CheckpointManager:
         return self.folder / "best.safetensors"
 
     def best_score(self) -> float:
-        """The highest score so far; minus infinity for none or a damaged file."""
+        """The highest score so far; minus infinity for none or a damaged file.
+
+        Raises:
+            CheckpointError: for a file of another format, which no other may replace.
+        """
         try:
             return read_metadata(self.best)["score"]
-        except (CheckpointError, FileNotFoundError):
+        except (DamagedCheckpointError, FileNotFoundError):
             return -math.inf
 
     def paths(self) -> list[Path]:
@@ -221,17 +233,26 @@ class CheckpointManager:
             What was read, or None if the folder holds no checkpoint.
 
         Raises:
-            CheckpointError: if the folder holds checkpoints and all are damaged.
+            CheckpointError: if the folder holds checkpoints and all are damaged, if one that would
+                be read has another format or another step than its name says, or if the best has
+                another format.
         """
+        self.best_score()  # refused now, not by the first evaluation
         skipped: list[Path] = []
         for path in reversed(self.paths()):
             try:
                 arrays, metadata = read_checkpoint(path)
-            except CheckpointError as error:
+            except DamagedCheckpointError as error:
                 warnings.warn(f"{error}; trying the one before", RuntimeWarning, stacklevel=2)
                 skipped.append(path)
                 continue
-            return Restored(path, _step(path), arrays, metadata, tuple(skipped))
+            step = _step(path)
+            if metadata.get("step", step) != step:
+                raise CheckpointError(
+                    f"Checkpoint {path} must be named after its step, {metadata['step']}. "
+                    f"Received: {step}"
+                )
+            return Restored(path, step, arrays, metadata, tuple(skipped))
         if skipped:
             names = ", ".join(path.name for path in skipped)
             hint = f"; {self.best.name} may be sound" if self.best.exists() else ""
@@ -246,12 +267,13 @@ def _envelope(path: str | os.PathLike[str]) -> dict[str, Any]:
         envelope = json.loads(text)
         version, _, _ = envelope["format"], envelope["crc32"], envelope["metadata"]
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"Checkpoint {path} is damaged or no checkpoint of bignas_tf: {error}"
         ) from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"Checkpoint {path} must have format {FORMAT_VERSION}. Received: {version!r}"
+            f"Checkpoint {path} must have format {FORMAT_VERSION}, the one that this version of "
+            f"bignas_tf reads. Received: {version!r}"
         )
     return envelope
 

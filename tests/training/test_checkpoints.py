@@ -144,12 +144,43 @@ def test_a_safetensors_file_of_another_program_is_refused(tmp_path, metadata):
             read(tmp_path / "other")
 
 
-def test_a_checkpoint_of_a_later_format_is_refused(tmp_path):
+def write_of_a_later_format(path):
     envelope = {"format": 2, "crc32": 0, "metadata": {}}
     metadata = {"bignas_tf": json.dumps(envelope)}
-    safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / "c", metadata=metadata)
-    with pytest.raises(CheckpointError, match="must have format 1. Received: 2"):
-        read_checkpoint(tmp_path / "c")
+    safetensors.numpy.save_file({"a": np.ones(2)}, path, metadata=metadata)
+
+
+def test_a_checkpoint_of_a_later_format_is_refused(tmp_path):
+    write_of_a_later_format(tmp_path / "c")
+    for read in (read_checkpoint, read_metadata):
+        with pytest.raises(CheckpointError, match="must have format 1, .* reads. Received: 2"):
+            read(tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", ["step_00000020", "best"])
+def test_a_checkpoint_of_a_later_format_is_neither_passed_over_nor_replaced(tmp_path, name):
+    manager = CheckpointManager(tmp_path, keep=1)
+    manager.save(10, FINITE, {})
+    write_of_a_later_format(tmp_path / f"{name}.safetensors")
+    before = snapshot(tmp_path)
+    with pytest.raises(CheckpointError, match=f"{name}.* must have format 1"):
+        manager.restore_latest()
+    with pytest.raises(CheckpointError, match=f"{name}.* must have format 1"):
+        manager.save_best(FINITE, {"score": 1.0}) if name == "best" else manager.save(15, {}, {})
+    assert snapshot(tmp_path) == before
+
+
+def test_a_checkpoint_named_after_another_step_than_its_own_is_refused(tmp_path):
+    manager = CheckpointManager(tmp_path)
+    path = manager.save(16, FINITE, {"step": 16})
+    renamed = path.rename(tmp_path / "step_00000099.safetensors")
+    message = "step_00000099.* must be named after its step, 16. Received: 99"
+    with pytest.raises(CheckpointError, match=message):
+        manager.restore_latest()
+    renamed.rename(path)
+    assert manager.restore_latest().step == 16
+    with pytest.raises(ValueError, match=r"`metadata\['step'\]` must be 17.* Received: 16"):
+        manager.save(17, FINITE, {"step": 16})
 
 
 def test_a_missing_checkpoint_is_a_missing_file(tmp_path):
@@ -175,7 +206,7 @@ def test_what_cannot_come_back_is_not_written(tmp_path, arrays, metadata, messag
 @pytest.mark.parametrize("broken", ["replace", "fsync"])
 def test_a_failure_while_writing_leaves_the_older_checkpoint_alone(tmp_path, monkeypatch, broken):
     manager = CheckpointManager(tmp_path)
-    manager.save(1, FINITE, METADATA)
+    manager.save(1, FINITE, {"step": 1})
     before = snapshot(tmp_path)
 
     def fail(*_):
@@ -191,7 +222,7 @@ def test_a_failure_while_writing_leaves_the_older_checkpoint_alone(tmp_path, mon
 
 def test_a_process_killed_while_writing_leaves_the_older_checkpoint_alone(tmp_path, monkeypatch):
     manager = CheckpointManager(tmp_path)
-    manager.save(1, FINITE, METADATA)
+    manager.save(1, FINITE, {"step": 1})
 
     class Killed(BaseException):
         pass
