@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+# What a file system says that has no locks, such as some of those over a network.
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -219,6 +224,8 @@ def only_writer(
 ) -> Iterator[None]:
     """Refuses a second process that does the same in a folder, where the system has file locks.
 
+    A file system without them gets a warning.
+
     Args:
         folder: that one process at a time writes to.
         doing: what it does, such as `trained into`.
@@ -236,7 +243,7 @@ def only_writer(
         return
     with (lock or folder / ".lock").open("a+") as file:
         end = time.monotonic() + patience
-        while not _locks(fcntl, file):
+        while not _locks(fcntl, file, folder):
             if time.monotonic() >= end:
                 file.seek(0)
                 raise FolderInUse(
@@ -250,11 +257,20 @@ def only_writer(
         yield
 
 
-def _locks(fcntl: Any, file: IO[str]) -> bool:
+def _locks(fcntl: Any, file: IO[str], folder: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        warnings.warn(
+            f"The file system of {folder} has no locks ({error.strerror}): nothing keeps a second "
+            "process from it",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return True
 
 

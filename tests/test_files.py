@@ -1,12 +1,14 @@
 """Files and folders that take the place of others."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 
 import pytest
 
-from bignas_tf.files import remove_remains, replace_folder, restore_folder, sync
+from bignas_tf.files import only_writer, remove_remains, replace_folder, restore_folder, sync
 
 KILLED = """
 import os, pathlib, sys
@@ -105,3 +107,26 @@ def test_folders_are_flushed_to_the_disk_only_where_that_can_be_asked_for(tmp_pa
         patch.setattr(os, "name", "nt")
         sync(tmp_path)
     assert flushed == [tmp_path.stat().st_ino]
+
+
+def fails_to_lock(monkeypatch, code):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_folder_whose_file_system_has_no_locks_is_written_to_with_a_warning(
+    tmp_path, monkeypatch, code
+):
+    fails_to_lock(monkeypatch, code)
+    message = rf"file system of {tmp_path} has no locks \({os.strerror(code)}\)"
+    with pytest.warns(RuntimeWarning, match=message), only_writer(tmp_path, "trained into"):
+        (tmp_path / "word").write_text("new")
+
+
+def test_a_lock_that_fails_for_another_reason_is_an_error(tmp_path, monkeypatch):
+    fails_to_lock(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), only_writer(tmp_path, "read"):
+        pass
