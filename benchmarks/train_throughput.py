@@ -268,8 +268,9 @@ def main(argv: list[str]) -> None:
     rows, kinds = [], {}
     for name in _GENOTYPES.value:
         genotype = getattr(space, name)()
-        rows += _whole(name, genotype, supernet, images)
-        for row in rows[-2:]:
+        own = _whole(name, genotype, supernet, images)
+        rows += own
+        for row in own:
             print(
                 f"{name:9} {row['as']:10} {row['milliseconds']:9.1f} ms "
                 f"{row['gflops']:6.1f} GFLOP/s"

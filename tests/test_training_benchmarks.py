@@ -1,6 +1,7 @@
 """The benchmarks of training steps and of reading, on a clock that goes one second a reading."""
 
 import json
+import re
 import types
 
 import pytest
@@ -72,7 +73,7 @@ def measured(module, path, *given):
     return json.loads(path.read_text())
 
 
-def test_throughput_and_traffic_follow_from_counts_by_hand(timed, tmp_path, monkeypatch):
+def test_throughput_and_traffic_follow_from_counts_by_hand(timed, tmp_path, monkeypatch, capsys):
     module = timed("train_throughput")
     # So that the machine does 2**19 operations a second, and moves as many bytes.
     monkeypatch.setattr(module, "MATRIX", 2**6)
@@ -80,11 +81,14 @@ def test_throughput_and_traffic_follow_from_counts_by_hand(timed, tmp_path, monk
     given = ("--resolution=8", "--batch=2", "--rounds=1")
     found = measured(module, tmp_path / "found.json", *given)
     assert found["machine"] == {"gflops": 2**19 / 1e9, "gbytes_per_s": 2**19 / 1e9}
-    assert [(row["genotype"], row["as"]) for row in found["children"]] == [
+    wholes = [
         (genotype, kind)
         for genotype in ("smallest", "biggest")
         for kind in ("supernet", "recomputed", "standalone")
     ]
+    assert [(row["genotype"], row["as"]) for row in found["children"]] == wholes
+    printed = re.findall(r"^(\w+) +(\w+) +1000\.0 ms +\S+ GFLOP/s$", capsys.readouterr().out, re.M)
+    assert printed == wholes
     assert (SMALLEST, BIGGEST) == (13080, 19224)
     for row in found["children"]:
         macs = {"smallest": SMALLEST, "biggest": BIGGEST}[row["genotype"]]
