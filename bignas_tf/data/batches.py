@@ -67,6 +67,16 @@ class BatchPlan:
         index = self.indices(step)
         return {name: values[index] for name, values in draws.items()}
 
+    def positions(self, rows: slice = ALL) -> np.ndarray:
+        """Returns where in a batch the images stand that `read` reads, int64 `(k,)`."""
+        positions = np.arange(self.batch_size)
+        count = len(positions[rows])
+        if count == self.batch_size:
+            return positions
+        partners = positions[::-1][rows][::-1] if self.policy.mixup else positions[:0]
+        # The last of these are the partners of the first, as in a batch of their own.
+        return np.concatenate([positions[rows], partners])
+
     def read(self, step: int, rows: slice = ALL) -> Batch:
         """Reads and augments the batch of a step, or a part of it.
 
@@ -83,12 +93,7 @@ class BatchPlan:
         Raises:
             BrokenImageError: if a file cannot be decoded.
         """
-        positions = np.arange(self.batch_size)
-        count = len(positions[rows])
-        if count < self.batch_size:
-            partners = positions[::-1][rows][::-1] if self.policy.mixup else positions[:0]
-            # The last of these are the partners of the first, as in a batch of their own.
-            positions = np.concatenate([positions[rows], partners])
+        count, positions = len(range(self.batch_size)[rows]), self.positions(rows)
         index = self.indices(step)[positions]
         draws = {name: values[positions] for name, values in self.draws(step).items()}
         images = self.split.read(index, self.policy.views(draws))

@@ -18,8 +18,10 @@ from bignas_tf import cost
 from bignas_tf.data.augmentation import epoch_order
 from bignas_tf.evaluation import evaluation_mb
 from bignas_tf.machine import available_memory, usable_cores
+from bignas_tf.training.checkpoints import CheckpointManager
 from bignas_tf.training.recipe import Recipe
-from bignas_tf.training.state import pack
+from bignas_tf.training.run_checkpoints import RunCheckpoints
+from bignas_tf.training.state import Teacher, pack
 from bignas_tf.training.trainer import Trainer
 
 SAMPLE = 256  # images that are decoded to find broken ones; as many others time the reading
@@ -46,28 +48,32 @@ def dry_run(
         Text for people by subject: 'data', 'space', 'step', 'input', 'memory', 'disk', 'time'.
 
     Raises:
+        CheckpointError: if `workdir` holds a run of another space, recipe or data.
         DataError: for bad data, as the run would; `BrokenImageError` for a broken image among
             a sample.
         OSError: if `workdir` could not be written to, or its disk is too full.
     """
-    place = _writable_place(Path(workdir))
+    workdir = Path(workdir)
+    place = _writable_place(workdir)
     room = _room()
     with tempfile.TemporaryDirectory(prefix="bignas-dry-run-") as scratch:
         trainer = Trainer(recipe, scratch, data=data, loop_options=loop_options)
-        found = {"disk": _disk(trainer, place), "data": _data(trainer), "space": _space(trainer)}
-        reading = _reading_rate(trainer)
+        made = _begun(trainer, workdir)
+        found = {"disk": _disk(trainer, workdir, place)}
+        found |= {"data": _data(trainer), "space": _space(trainer)}
+        reading, read = _reading(trainer)
         first, later = _steps(trainer)
     batch, steps = recipe.batch_size, trainer.plan.steps_per_epoch
     mean = sum(later) / len(later)
     # What was read ahead while the first step was traced is gone after a few steps.
-    seconds = max(mean, batch / reading)
+    seconds = max(mean, read / reading)
     found["step"] = (
         f"the first call took {first:.1f} s with tracing, then {mean:.3g} s a step "
         f"({min(later):.3g} to {max(later):.3g} s): {batch / mean:.0f} images/s"
     )
     found["input"] = (
         f"{reading:.0f} images/s are read and augmented by {usable_cores()} cores with nothing "
-        f"else to do; the steps use {batch / mean:.0f}, so {1 - mean / seconds:.0%} of the time "
+        f"else to do; the steps use {read / mean:.0f}, so {1 - mean / seconds:.0%} of the time "
         "would be spent waiting for data"
     )
     found["memory"] = ", ".join(
@@ -79,6 +85,7 @@ def dry_run(
     found["time"] = (
         f"{_duration(seconds * steps)} an epoch of {steps} steps, {_duration(total)} for "
         f"{recipe.epochs} epochs, without evaluations"
+        + (f"; the run resumes after step {made} of {trainer.total_steps}" if made else "")
     )
     order = ("data", "space", "step", "input", "memory", "disk", "time")
     return {subject: found[subject] for subject in order}
@@ -128,19 +135,42 @@ def _space(trainer: Trainer) -> str:
     )
 
 
-def _reading_rate(trainer: Trainer) -> float:
-    """Images per second that are read and augmented with nothing else to do.
+def _reading(trainer: Trainer) -> tuple[float, int]:
+    """Images per second that are read and augmented with nothing else to do, and those of a step.
 
-    Those of the middle of the epoch: the first have just been read, which is quicker.
+    Both of this worker, those mixed into its own included. They are of the middle of the epoch:
+    the first have just been read, which is quicker.
     """
-    rows = slice(0, min(SAMPLE, trainer.recipe.batch_size))
+    plan, loop = trainer.plan, trainer.loop
+    share = plan.batch_size // loop.workers
+    own = slice(loop.worker * share, (loop.worker + 1) * share)
+    rows = slice(own.start, own.start + min(SAMPLE, share))
     start = time.perf_counter()
-    count = len(trainer.plan.read(trainer.plan.steps_per_epoch // 2, rows)["labels"])
-    return count / (time.perf_counter() - start)
+    plan.read(plan.steps_per_epoch // 2, rows)
+    seconds = time.perf_counter() - start
+    return len(plan.positions(rows)) / seconds, len(plan.positions(own))
+
+
+def _begun(trainer: Trainer, workdir: Path) -> int:
+    """The step after which the run goes on, by the checks of its start; 0 for a new one."""
+    teacher = trainer.loop.rule.teacher
+    checkpoints = RunCheckpoints(
+        workdir,
+        trainer.supernet,
+        trainer.optimizer,
+        trainer.recipe,
+        trainer.data,
+        trainer.plan,
+        teacher=teacher.source if isinstance(teacher, Teacher) else None,
+    )
+    return checkpoints.restore()
 
 
 def _steps(trainer: Trainer) -> tuple[float, list[float]]:
-    """Seconds of the first call and of a step in each later one, whose children differ."""
+    """Seconds of the first call and of a step in each later one, whose children differ.
+
+    All workers end after the same call, that in which the first of them has enough.
+    """
     calls: list[float] = []
     begun, step = time.perf_counter(), 0
     for chunk in trainer.loop.chunks(trainer.plan, 0, trainer.total_steps):
@@ -150,7 +180,8 @@ def _steps(trainer: Trainer) -> tuple[float, list[float]]:
         calls.append((time.perf_counter() - start) / count)
         if len(calls) == 1:
             first, begun = calls[0] * count, time.perf_counter()
-        if len(calls) > TIMED_CALLS or time.perf_counter() - begun > TIMED_SECONDS:
+        enough = len(calls) > TIMED_CALLS or time.perf_counter() - begun > TIMED_SECONDS
+        if trainer.loop.gather(np.asarray([float(enough)])).any():
             break
     return first, calls[1:] or calls
 
@@ -232,15 +263,18 @@ def _evaluation_memory(trainer: Trainer) -> list[str]:
     return [text]
 
 
-def _disk(trainer: Trainer, place: Path) -> str:
+def _disk(trainer: Trainer, workdir: Path, place: Path) -> str:
     arrays = pack(trainer.supernet, trainer.optimizer).values()
     size = sum(array.nbytes for array in arrays)
     # A new one is whole before an old one goes, and a new best before the old best.
     needed = size * (trainer.checkpoints.manager.keep + 1 + 2)
+    there = CheckpointManager(workdir / "checkpoints")
+    held = sum(path.stat().st_size for path in [*there.paths(), there.best] if path.exists())
+    more = max(needed - held, size)
     free = shutil.disk_usage(place).free
-    if free < needed:
+    if free < more:
         raise OSError(
-            f"the disk of `workdir` must have {needed / 2**20:.0f} MiB for checkpoints. "
+            f"the disk of `workdir` must have {more / 2**20:.0f} MiB more for checkpoints. "
             f"Received: {place} with {free / 2**20:.0f} MiB free"
         )
     return (

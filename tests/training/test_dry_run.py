@@ -1,9 +1,12 @@
+import contextlib
+import itertools
 import os
 import re
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import bignas_tf.cli as cli
@@ -11,8 +14,12 @@ import bignas_tf.training.dry_run as dry_run_module
 from bignas_tf.cost import count
 from bignas_tf.data import BrokenImageError
 from bignas_tf.spaces import get_space
+from bignas_tf.training.checkpoints import CheckpointError
 from bignas_tf.training.dry_run import dry_run
 from bignas_tf.training.recipe import get_recipe
+from bignas_tf.training.state import pack
+from bignas_tf.training.tensorflow_loop import TensorflowLoop
+from bignas_tf.training.trainer import Trainer
 
 FEW = {gene.name: gene.choices[:1] for gene in get_space("digits").genes}
 RECIPE = get_recipe("digits").replace(
@@ -72,8 +79,95 @@ def test_a_peak_that_there_is_room_for_is_said_with_it():
 def test_a_disk_without_room_for_checkpoints_is_refused(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(dry_run_module.shutil, "disk_usage", lambda place: usage)
-    with pytest.raises(OSError, match="must have . MiB for checkpoints. Received: .* 0 MiB free"):
+    message = "must have . MiB more for checkpoints. Received: .* 0 MiB free"
+    with pytest.raises(OSError, match=message):
         dry_run(RECIPE, tmp_path / "run")
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Of batches of 600 with mixup, each image with another of its batch."""
+    recipe = RECIPE.replace(held_out=0, evaluate_every=0, batch_size=600)
+    return Trainer(recipe.replace(augmentation={"mixup": 0.2}), tmp_path / "run")
+
+
+def test_checkpoints_that_lie_there_already_are_no_room_that_is_still_needed(
+    tmp_path, monkeypatch, trainer
+):
+    usage = shutil.disk_usage(tmp_path)
+    size = sum(array.nbytes for array in pack(trainer.supernet, trainer.optimizer).values())
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.mkdir()
+
+    def needs(checkpoints):
+        for free, enough in ((checkpoints * size, True), (checkpoints * size - 1, False)):
+            monkeypatch.setattr(
+                shutil, "disk_usage", lambda _, free=free: usage._replace(free=free)
+            )
+            with contextlib.nullcontext() if enough else pytest.raises(OSError, match="more for"):
+                dry_run_module._disk(trainer, tmp_path / "run", tmp_path)
+
+    needs(3 + 1 + 2)
+    for names, more in (
+        (["step_00000010", "best"], 4),
+        ([f"step_0000002{n}" for n in range(7)], 1),
+    ):
+        for name in names:
+            (checkpoints / f"{name}.safetensors").write_bytes(bytes(size))
+        needs(more)
+
+
+def test_a_dry_run_of_a_begun_run_says_where_it_resumes_or_why_it_cannot(tmp_path, eager):
+    Trainer(RECIPE, tmp_path).run(stop_after=2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert dry_run(RECIPE, tmp_path)["time"].endswith("; the run resumes after step 2 of 91")
+    with pytest.raises(CheckpointError, match=f"run in {tmp_path} was .* another batch_size"):
+        dry_run(RECIPE.replace(batch_size=16), tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("worker", "workers"), [(0, 1), (1, 2)])
+def test_what_is_read_for_a_worker_is_counted_with_what_is_mixed_into_it(
+    monkeypatch, trainer, worker, workers
+):
+    monkeypatch.setattr(TensorflowLoop, "worker", worker)
+    monkeypatch.setattr(TensorflowLoop, "workers", workers)
+    clock = itertools.count()
+    monkeypatch.setattr(dry_run_module.time, "perf_counter", lambda: next(clock))
+    read = []
+    split = trainer.plan.split
+    own_read = type(split).read
+    monkeypatch.setattr(
+        type(split), "read", lambda *given: read.extend(given[1]) or own_read(*given)
+    )
+    speed, of_a_step = dry_run_module._reading(trainer)
+    # In one second 256 images and their partners; of two workers each reads the other's too.
+    assert (speed, len(read), of_a_step) == (512, 512, 600)
+    assert list(read[:256]) == list(trainer.plan.indices(1)[300 * worker :][:256])
+
+
+def test_workers_end_a_dry_run_after_the_same_step(monkeypatch, trainer):
+    asked, steps = [], []
+
+    def gather(values):
+        asked.append(values.tolist())
+        other = values + (len(asked) == 3)  # has enough earlier than this one
+        return np.stack([values, other])
+
+    monkeypatch.setattr(trainer.loop, "gather", gather)
+    monkeypatch.setattr(trainer.loop, "train", lambda chunk, step: steps.append(step) or [{}])
+    dry_run_module._steps(trainer)
+    assert (steps, asked) == ([0, 1, 2], [[0.0]] * 3)
+
+
+def test_replicas_and_mixup_are_dry_run_too(tmp_path):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    one_child = FEW | {"resolution": (8,)}
+    recipe = RECIPE.replace(restrict=one_child, augmentation={"mixup": 0.2}, evaluate_every=0)
+    found = dry_run(recipe, tmp_path, loop_options={"strategy": strategy})
+    rates = number(r": (\d+) images/s$", found["step"]), number(r"steps use (\d+)", found["input"])
+    assert rates[0] == rates[1] > 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_workdir_that_cannot_be_made_is_refused_before_anything_is_loaded(tmp_path):
