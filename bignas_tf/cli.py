@@ -10,6 +10,7 @@ from typing import Any
 from absl import app
 from absl.flags import argparse_flags
 
+from bignas_tf import __version__
 from bignas_tf.backend import choose_backend, tune_tensorflow
 from bignas_tf.deploy.script import BAD_INPUT, FAILED, INTERRUPTED, stop
 
@@ -51,6 +52,7 @@ def _parser() -> argparse_flags.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=formatter,
     )
+    parser.add_argument("--version", action="version", version=f"bignas_tf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = importlib.import_module(f"bignas_tf.commands.{name.replace('-', '_')}")

@@ -13,6 +13,7 @@ import time
 import pytest
 from tiny_run import image_folder
 
+import bignas_tf
 import bignas_tf.cli as cli
 from bignas_tf.backend import tune_tensorflow
 
@@ -83,6 +84,10 @@ def test_help_shows_every_command_and_the_whole_way():
         assert re.search(rf"^ +{name}\s+[A-Z]\w+", out, re.MULTILINE), name
     # From training to the report, every command once; the others are no part of the way.
     assert [line.split()[1] for line in examples(out)] == list(cli.COMMANDS[:7])
+
+
+def test_the_version_is_that_of_the_package():
+    assert bignas("--version") == (0, f"bignas_tf {bignas_tf.__version__}\n", "")
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

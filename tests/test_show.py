@@ -3,6 +3,8 @@
 import argparse
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -73,6 +75,18 @@ def test_a_model_of_the_zoo_is_counted_at_another_resolution(shown):
     assert totals(shown("bignasmodel_s")) == expected(spec)
     larger = spec.with_input_shape((224, 224, 3))
     assert totals(shown("bignasmodel_s", "--resolution=224")) == expected(larger)
+
+
+def test_counting_a_model_of_the_zoo_loads_no_framework():
+    code = (
+        "import sys; from bignas_tf import cli; "
+        "arguments = cli._parse(['bignas', 'show', 'bignasmodel_m']); arguments.main(arguments); "
+        "print({'tensorflow', 'keras', 'jax'} & set(sys.modules))"
+    )
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("set()", "")
 
 
 def test_without_a_network_spaces_and_recipes_are_listed(shown):

@@ -1,16 +1,40 @@
-"""Networks ready to build, train and export: ours, some with weights, and those of others."""
+"""Networks ready to build, train and export: ours, some with weights, and those of others.
 
-from bignas_tf.zoo.building import from_spec, get_model
-from bignas_tf.zoo.cifar import BigNASCifarL, BigNASCifarM, BigNASCifarS, BigNASCifarXL
-from bignas_tf.zoo.models import (
-    BigNASModelL,
-    BigNASModelM,
-    BigNASModelS,
-    BigNASModelXL,
-    decode_predictions,
-    preprocess_input,
-)
+What builds models is imported when it is first asked for: presets are data, and reading them
+takes no Keras.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from bignas_tf.zoo.presets import get_preset, get_spec, list_models
+
+if TYPE_CHECKING:
+    from bignas_tf.zoo.building import from_spec, get_model
+    from bignas_tf.zoo.cifar import BigNASCifarL, BigNASCifarM, BigNASCifarS, BigNASCifarXL
+    from bignas_tf.zoo.models import (
+        BigNASModelL,
+        BigNASModelM,
+        BigNASModelS,
+        BigNASModelXL,
+        decode_predictions,
+        preprocess_input,
+    )
+
+_MODULES = {
+    "BigNASCifarL": "cifar",
+    "BigNASCifarM": "cifar",
+    "BigNASCifarS": "cifar",
+    "BigNASCifarXL": "cifar",
+    "BigNASModelL": "models",
+    "BigNASModelM": "models",
+    "BigNASModelS": "models",
+    "BigNASModelXL": "models",
+    "decode_predictions": "models",
+    "from_spec": "building",
+    "get_model": "building",
+    "preprocess_input": "models",
+}
 
 __all__ = [
     "BigNASCifarL",
@@ -29,3 +53,15 @@ __all__ = [
     "list_models",
     "preprocess_input",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -151,6 +151,17 @@ def test_unknown_names_are_refused_with_the_known_ones():
         zoo.list_models(weights="imagenet")
 
 
+def test_all_names_of_the_zoo_are_there_though_models_are_imported_when_asked_for():
+    assert set(zoo.__all__) <= set(dir(zoo))
+    assert set(zoo.__all__) == {*zoo._MODULES, "get_preset", "get_spec", "list_models"}
+    for name, module in zoo._MODULES.items():
+        found = getattr(zoo, name)
+        assert found.__module__ == f"bignas_tf.zoo.{module}"
+        assert getattr(zoo, name) is found
+    with pytest.raises(AttributeError, match="'bignas_tf.zoo' has no attribute 'ResNet50'"):
+        _ = zoo.ResNet50
+
+
 def test_a_preset_that_a_caller_changes_stays_as_it_is():
     zoo.get_preset("bignasmodel_s")["spec"]["classes"] = 5
     assert zoo.get_preset("bignasmodel_s")["spec"]["classes"] == 1000
