@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from bignas_tf.checks import require_int
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.resize import resize, to_input_range
+from bignas_tf.resize import to_input_range
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.chunks import Chunk, Inputs, prepared_chunks, signature
 from bignas_tf.training.jax_data import DeviceData, sharding
@@ -206,7 +206,7 @@ class JaxLoop(Loop):
             step: int32 scalar.
         """
         images, labels = batch
-        images = to_input_range(images, self.supernet.compute_dtype)
+        images = to_input_range(images, self.supernet.variable_dtype)
         total = [jnp.zeros_like(weight) for weight in weights]
         outputs: dict[str, Any] = {}
         if self.rule.teacher:
@@ -261,7 +261,7 @@ class JaxLoop(Loop):
     def _static_term(
         self, term: Term, weights: list[Any], images: Any, labels: Any, outputs: Any, mask: Any
     ) -> tuple[Any, Any, list[Any]]:
-        images = resize(images, term.genotype["resolution"])
+        images = self._sized(images, term.genotype["resolution"])
 
         def loss(weights: list[Any]) -> tuple[Any, Any]:
             with self._with(weights):
@@ -289,7 +289,7 @@ class JaxLoop(Loop):
         def at(resolution: int) -> Any:
             def loss(weights: list[Any], table: Any, mask: Any) -> Any:
                 with self._with(weights):
-                    resized = resize(images, resolution)
+                    resized = self._sized(images, resolution)
                     logits = self.supernet.run_table(
                         resized, table, "masked", mask, remat=self._remat
                     )

@@ -15,6 +15,7 @@ from bignas_tf.data import Split
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.ops import Dropout
+from bignas_tf.resize import resize
 from bignas_tf.spaces import Genotype
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.rule import Rule
@@ -192,6 +193,11 @@ class Loop(abc.ABC):
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         """Devices and options, for the record of a run."""
+
+    def _sized(self, images: Any, resolution: int) -> Any:
+        """Images as a child of a resolution computes on them."""
+        # Half precision comes last: weights of a resize that are rounded do not sum to 1.
+        return K.cast(resize(images, resolution), self.supernet.compute_dtype)
 
     def clipped(self, gradients: Sequence[Any]) -> list[Any]:
         """Gradients, summed over devices and terms, within the limits.

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bignas_tf.checks import require_choice
-from bignas_tf.resize import resize, resize_by, resize_matrix, to_input_range
+from bignas_tf.resize import resize_by, resize_matrix, to_input_range
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.layout import Layout
 from bignas_tf.training.loop import Loop, require_shared_batch
@@ -80,7 +80,7 @@ class TensorflowTerms(Loop):
             step: int32 scalar.
         """
         images, labels = batch
-        images = to_input_range(images, self.supernet.compute_dtype)
+        images = to_input_range(images, self.supernet.variable_dtype)
         total: Gradients = [None] * len(self._variables)
         losses: dict[str, Any] = {}
         outputs: dict[str, Any] = {}
@@ -124,7 +124,7 @@ class TensorflowTerms(Loop):
         drawn = tf.random.stateless_uniform(
             shape, key, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
         )
-        mask = tf.cast(drawn >= round(rate * 2**32), images.dtype) / (1 - rate)
+        mask = tf.cast(drawn >= round(rate * 2**32), self.supernet.compute_dtype) / (1 - rate)
         rows = tf.shape(images)[0]
         context = tf.distribute.get_replica_context()
         start = (context.replica_id_in_sync_group if context else 0) * rows
@@ -144,7 +144,7 @@ class TensorflowTerms(Loop):
     def _static_term(
         self, term: Term, images: Any, labels: Any, outputs: dict[str, Any], mask: Any
     ) -> tuple[Any, Any, Gradients]:
-        images = resize(images, term.genotype["resolution"])
+        images = self._sized(images, term.genotype["resolution"])
         with tf.GradientTape() as tape:
             logits = self.supernet.run(images, term.genotype, dropout_mask=mask)
             loss = self._loss(term, logits, labels, outputs)
@@ -175,10 +175,10 @@ class TensorflowTerms(Loop):
         resolution: Any,
     ) -> tuple[Any, Any, Gradients]:
         if self._mode == "masked":
-            images = resize(images, term.genotype["resolution"])
+            images = self._sized(images, term.genotype["resolution"])
         else:
             rows, columns = (self._resize_matrix(n, resolution) for n in images.shape[1:3])
-            images = resize_by(images, rows, columns)
+            images = tf.cast(resize_by(images, rows, columns), self.supernet.compute_dtype)
         with tf.GradientTape() as tape:
             logits = self.supernet.run_table(images, table, self._mode, dropout_mask=mask)
             loss = self._loss(term, logits, labels, outputs)

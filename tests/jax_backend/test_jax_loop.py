@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from training_case import BATCH, SPACE, STEPS, make_loop, make_plan, make_supernet, run
 
 from bignas_tf.data import AugmentationPolicy
+from bignas_tf.spaces.sizes import size_table
 from bignas_tf.training.chunks import prepared_chunks
 from bignas_tf.training.jax_data import DeviceData
 from bignas_tf.training.jax_loop import JaxLoop
@@ -187,6 +188,33 @@ def test_half_precision_keeps_weights_and_losses_in_float32():
     np.testing.assert_allclose(losses, expected, rtol=0.03)
     assert not np.allclose(losses, expected, rtol=1e-5)
     assert {array.dtype.name for array in loop._state["weights"]} == {"float32"}
+
+
+def test_in_half_precision_an_image_of_one_colour_keeps_it_at_every_resolution():
+    loop = make_loop(JaxLoop, make_supernet(dtype="mixed_bfloat16"), devices=ONE)
+    colours = np.array([3, 60, 100, 121, 140, 170, 200, 254])
+    pixels = np.broadcast_to(colours[:, None, None, None], (8, 10, 10, 3)).astype(np.uint8)
+    weights = [variable.value for variable in loop._variables]
+    seen = []
+
+    class Seen(Exception):
+        pass
+
+    def run(images, *_, **__):
+        seen.append(np.asarray(images, np.float32))
+        raise Seen
+
+    loop.supernet.run = loop.supernet.run_table = run
+    for term in loop.rule.plan(4, 2):
+        position = loop._resolutions.index(term.genotype["resolution"])
+        varying = np.asarray([size_table(term.genotype)]), np.asarray([position])
+        with pytest.raises(Seen), jax.disable_jit():  # so that what is seen are numbers
+            loop.gradients([term], weights, (pixels, np.zeros(8)), varying, 0)
+    assert [each.shape[1] for each in seen] == [10, 6, 10, 6]
+    for each in seen:
+        exact = np.broadcast_to(colours[:, None, None, None] / 127.5 - 1, each.shape)
+        # Half a unit in the last of eight places, and what float32 adds to it.
+        np.testing.assert_allclose(each, exact, rtol=1.001 * 2**-8)
 
 
 @pytest.mark.slow

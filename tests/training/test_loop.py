@@ -82,6 +82,21 @@ def test_every_child_sees_the_batch_at_its_own_resolution(eager):
         np.testing.assert_array_equal(table, size_table(term.genotype))
 
 
+@pytest.mark.parametrize("varying", ["sliced", "masked"])
+def test_in_half_precision_an_image_of_one_colour_keeps_it_at_every_resolution(eager, varying):
+    supernet = Calls(TINY, dtype="mixed_bfloat16")
+    colours = np.array([3, 60, 100, 121, 140, 170, 200, 254])
+    images = np.broadcast_to(colours[:, None, None, None], (BATCH, 8, 8, 1)).astype(np.uint8)
+    make_loop(supernet, varying=varying).step({**make_batch(0), "images": images}, STEP)
+    exact = np.broadcast_to(colours[:, None, None, None] / 127.5 - 1, images.shape)
+    seen = [np.asarray(images, np.float32) for images, *_ in supernet.static + supernet.sliced]
+    assert sorted(each.shape[1] for each in seen) == [6, 6, 8, 8]
+    for each in seen:
+        size = each.shape[1]
+        # Half a unit in the last of eight places, and what float32 adds to it.
+        np.testing.assert_allclose(each, exact[:, :size, :size], rtol=1.001 * 2**-8)
+
+
 @dataclasses.dataclass(frozen=True)
 class Weighted(Rule):
     """Two children on the labels, one of them for little."""
