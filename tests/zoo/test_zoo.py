@@ -28,6 +28,10 @@ BUILDERS = {
 }
 CIFAR = [name for name in BUILDERS if "cifar" in name]
 IMAGENET = [name for name in BUILDERS if "cifar" not in name]
+QUICK = [*BUILDERS, "attentivenas_a0"]
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow) for name in zoo.list_models() if name not in QUICK
+]
 SMALL = zoo.BigNASCifarS
 # Keras 3.15 converts its variables in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -93,7 +97,7 @@ def test_the_docstring_tells_size_and_figures(name):
     ) in doc
 
 
-@pytest.mark.parametrize("name", [*BUILDERS, "attentivenas_a0"])
+@pytest.mark.parametrize("name", [*QUICK, *OTHERS])
 def test_a_whole_model_has_the_layers_and_parameters_of_its_preset(name, built):
     model, preset = built(name), zoo.get_preset(name)
     resolution, classes = preset["resolution"], zoo.get_spec(name).classes
