@@ -71,6 +71,26 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="start anew instead of resuming a search"
     )
+    _add_strategies(parser)
+    parser.add_argument("--latency_table", help="JSON of `bignas latency-table`, for latency_ms")
+    parser.add_argument(
+        "--device", choices=DEVICES, help="without a table: where latency_ms is measured first"
+    )
+    parser.add_argument(
+        "--quantization",
+        help=f"of the files of --device (default: {SearchOptions.quantization})",
+    )
+    parser.add_argument(
+        "--latency_threads",
+        type=int,
+        help=f"that the files of --device run with (default: {SearchOptions.latency_threads})",
+    )
+    add_workers(parser)
+    add_backend(parser)
+
+
+def _add_strategies(parser: Any) -> None:
+    """Adds what only some strategies have."""
     parser.add_argument(
         "--fine_candidates",
         type=int,
@@ -104,21 +124,6 @@ def add_arguments(parser: Any) -> None:
         help="propose N times as many candidates as are evaluated, and evaluate those that a "
         "predictor, which learns from the results so far, ranks best: 4",
     )
-    parser.add_argument("--latency_table", help="JSON of `bignas latency-table`, for latency_ms")
-    parser.add_argument(
-        "--device", choices=DEVICES, help="without a table: where latency_ms is measured first"
-    )
-    parser.add_argument(
-        "--quantization",
-        help=f"of the files of --device (default: {SearchOptions.quantization})",
-    )
-    parser.add_argument(
-        "--latency_threads",
-        type=int,
-        help=f"that the files of --device run with (default: {SearchOptions.latency_threads})",
-    )
-    add_workers(parser)
-    add_backend(parser)
 
 
 def main(arguments: Any) -> None:
