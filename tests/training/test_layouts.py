@@ -179,3 +179,30 @@ def test_flags_of_the_other_backends_loop_are_refused(flags, message):
 def test_options_of_the_loop_that_exclude_each_other_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_loop(**options)
+
+
+@pytest.fixture(scope="module")
+def straight():
+    """`trained` on one device, eagerly."""
+    tf.config.run_functions_eagerly(True)
+    found = trained()
+    tf.config.run_functions_eagerly(False)
+    return found
+
+
+def test_masked_children_train_as_sliced_ones_do(straight, eager):
+    assert_close(trained(varying="masked"), straight, 1e-11)
+
+
+def test_steps_of_one_call_are_those_of_a_call_each(straight):
+    loop, given = make_loop(steps_per_call=2), batches()
+    losses = [*loop.train(given[:2], 0), *loop.train(given[2:], 2)]
+    state = [np.asarray(v) for v in (*loop._variables, *loop.optimizer.variables)]
+    assert_close((losses, state), straight, 1e-11)
+
+
+def test_replicas_that_normalize_alone_have_another_loss(straight, monkeypatch):
+    plan = SandwichRule.plan
+    monkeypatch.setattr(SandwichRule, "plan", lambda *given: plan(*given)[:1])  # one is traced
+    alone = make_loop(two_replicas(), synchronized=False).step(batches()[0], 0)
+    assert abs(alone["biggest"] - straight[0][0]["biggest"]) > 1e-2
