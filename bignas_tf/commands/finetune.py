@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bignas_tf import terminal
 from bignas_tf.checks import require
 from bignas_tf.commands.run_folder import add_workdir
 from bignas_tf.deploy.preprocessing import OUTSIDE, PREPROCESSING
@@ -91,7 +92,7 @@ def main(arguments: Any) -> int:
     finetuner.run()
     if finetuner.interrupted:
         step, total = finetuner.step, finetuner.total_steps
-        print(f"stopped and saved at step {step} of {total}; the same command resumes")
+        terminal.say(f"stopped and saved at step {step} of {total}; the same command resumes")
         return 130
     with recorded(arguments, {"finetune": settings.seed or 0}, trained):
         verified, calibrated = (data.calibration.take(i) for i in spread(len(data.calibration)))

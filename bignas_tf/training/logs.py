@@ -26,6 +26,7 @@ from bignas_tf import __version__, files
 from bignas_tf.checks import is_int, require_int
 from bignas_tf.json_lines import mend, read_lines, write_lines
 from bignas_tf.machine import cpu_model, device
+from bignas_tf.terminal import perhaps_unread
 
 LOG_EVERY = 10  # steps between two lines of a log
 
@@ -145,6 +146,31 @@ class ScalarLog:
             self._writer = None
 
 
+class Bar(tqdm.tqdm):
+    """A progress bar that goes on in silence when its terminal is gone: steps are not lost to it.
+
+    Args:
+        name: of the run.
+        step: int, steps made before.
+        total: int, steps of the whole run.
+        silent: whether to show nothing at all.
+    """
+
+    def __init__(self, name: str, step: int, total: int, silent: bool = False) -> None:
+        super().__init__(total=total, initial=step, unit="step", desc=name, disable=silent)
+
+    def display(self, *args: Any, **kwargs: Any) -> Any:
+        """Draws the bar."""
+        # Here, within what tqdm does: it would not give its lock back after an error.
+        with perhaps_unread():
+            return super().display(*args, **kwargs)
+
+    def close(self) -> None:
+        """Ends the line."""
+        with perhaps_unread():
+            super().close()
+
+
 class RunLogs:
     """What a run says while it trains: log.jsonl, TensorBoard scalars and a progress bar.
 
@@ -165,7 +191,7 @@ class RunLogs:
         self._log = None if silent else JsonlLog(workdir / "log.jsonl", resume_step=step)
         self.logged = self._log.logged if self._log else set()
         self._scalars = None if silent else ScalarLog(workdir / "tensorboard")
-        self.bar = tqdm.tqdm(total=total, initial=step, unit="step", desc=name, disable=silent)
+        self.bar = Bar(name, step, total, silent)
 
     def write(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Writes metrics of a step."""
@@ -176,7 +202,9 @@ class RunLogs:
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
         if not self.bar.disable:
-            self.bar.write(text)
+            with perhaps_unread():
+                self.bar.write(text)
+                sys.stdout.flush()
 
     def __enter__(self) -> RunLogs:
         return self
