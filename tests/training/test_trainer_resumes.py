@@ -1,10 +1,12 @@
 """What a run makes up for that was killed after a checkpoint, or whose newest one is damaged."""
 
+import shutil
 import types
 
 import pytest
 from trainer_case import RECIPE, checkpoint, records, register, steps_saved
 
+from bignas_tf.training.checkpoints import CheckpointError
 from bignas_tf.training.trainer import Trainer
 
 
@@ -68,3 +70,15 @@ def test_a_damaged_newest_checkpoint_is_trained_for_and_saved_again(tmp_path):
         assert trains(tmp_path) == [2, 3]
     assert steps_saved(tmp_path) == [2, 4]
     assert checkpoint(tmp_path, 4)[1]["step"] == 4
+
+
+def test_a_run_resumes_from_its_best_checkpoint_under_the_name_of_its_step(tmp_path):
+    trains(tmp_path)
+    folder = tmp_path / "checkpoints"
+    for path in folder.glob("step_*"):
+        path.unlink()
+    shutil.copy(folder / "best.safetensors", folder / "step_00000003.safetensors")
+    with pytest.raises(CheckpointError, match="must be named after its step, 4. Received: 3"):
+        trains(tmp_path)
+    (folder / "step_00000003.safetensors").rename(folder / "step_00000004.safetensors")
+    assert trains(tmp_path) == []
