@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.data.pipeline import TrainingBatches
-from bignas_tf.files import only_writer, read_json
+from bignas_tf.files import read_json
 from bignas_tf.resize import resize, to_input_range
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.finetune_settings import FinetuneSettings
 from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.logs import (
     LOG_EVERY,
+    Bar,
     JsonlLog,
     resumed_record,
     run_record,
@@ -29,6 +29,7 @@ from bignas_tf.training.logs import (
 )
 from bignas_tf.training.loop import NonFiniteLossError
 from bignas_tf.training.losses import label_cross_entropy, mixed_targets
+from bignas_tf.training.run_checkpoints import held_unchanged
 from bignas_tf.training.schedules import build_schedule
 
 
@@ -79,9 +80,10 @@ class Finetuner:
         self._train = tf.function(self._train_step, autograph=False)
         self._manager = CheckpointManager(folder / "checkpoints", keep=2)
         self._identity = {"finetune": settings.to_json(), "origin": dict(origin)}
+        self._seen = self._manager.paths()
         self.step = self._restore()
+        self._command: list[str] | None = command
         network.start()
-        self._record(command)
 
     def _record(self, command: list[str]) -> None:
         """Writes run.json; a resumed run keeps the record of how it was started."""
@@ -103,6 +105,7 @@ class Finetuner:
     def _save(self) -> None:
         arrays = {name: variable.numpy() for name, variable in self._state().items()}
         self._manager.save(self.step, arrays, self._identity)
+        self._seen = self._manager.paths()
 
     def _restore(self) -> int:
         restored = self._manager.restore_latest()
@@ -145,17 +148,19 @@ class Finetuner:
         Raises:
             NonFiniteLossError: if the loss is not finite; the last checkpoint stays.
             BrokenImageError: if an image cannot be read; a checkpoint is saved first.
-            FolderInUse: if another process finetunes into the folder.
+            FolderInUse: if another process finetunes into the folder, or has meanwhile.
         """
-        with only_writer(self.folder, "finetuned into", argument="folder"):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with held_unchanged(self.folder, self._manager, self._seen, "finetuned into", "folder"):
+            if self._command is not None:
+                self._record(self._command)
+                self._command = None  # said once
             return self._run(stop_after)
 
     def _run(self, stop_after: int | None) -> int:
         last = min(self.total_steps, stop_after or self.total_steps)
         batches = itertools.islice(TrainingBatches(self._plan, self.step), last - self.step)
-        bar = tqdm.tqdm(
-            total=self.total_steps, initial=self.step, unit="step", desc=self.folder.name
-        )
+        bar = Bar(self.folder.name, self.step, self.total_steps)
         log = JsonlLog(self.folder / "log.jsonl", resume_step=self.step)
         with Interruptions() as interrupted, log, bar:
             saved = sound = self.step

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.files import FolderInUse
+from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.spaces import MBConvSpace
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
@@ -29,7 +30,6 @@ RESUMABLE = (
     "checkpoints_kept",
     "checkpoint_minutes",
     "calibration_images",
-    "init_from",  # long past
 )
 
 
@@ -46,6 +46,7 @@ class RunCheckpoints:
         teacher: which checkpoint it learns from, `Teacher.source`; None without a teacher.
 
     Attributes:
+        recipe: of the run; `init_from` as it was when the run was started.
         saved: step of the checkpoint that was last restored or saved here; None for none.
     """
 
@@ -66,7 +67,7 @@ class RunCheckpoints:
         self._workdir = workdir
         self._supernet = supernet
         self._optimizer = optimizer
-        self._recipe = recipe
+        self.recipe = recipe
         self._data = data
         self._plan = plan
         self._teacher = None if teacher is None else dict(teacher)
@@ -88,17 +89,13 @@ class RunCheckpoints:
         self.saved, self._seen = step, self.manager.paths()
         return path
 
-    def require_unchanged(self) -> None:
-        """Requires that nobody has saved here since `restore`.
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps others from the folder, in which nobody may have saved since `restore`.
 
         Raises:
-            FolderInUse: otherwise.
+            FolderInUse: if somebody has, or another process holds it.
         """
-        if self.manager.paths() != self._seen:
-            raise FolderInUse(
-                f"`workdir` must be trained into by one process at a time: another one has saved "
-                f"in {self._workdir} since this one read it. The same command goes on from there"
-            )
+        return held_unchanged(self._workdir, self.manager, self._seen, "trained into", "workdir")
 
     def save_best(self, step: int, score: float) -> bool:
         """Writes the checkpoint of a step as the best one if its score is the highest so far."""
@@ -109,7 +106,7 @@ class RunCheckpoints:
 
     def checksums(self) -> dict[str, int]:
         """Of weights and optimizer, recipe, data and teacher: numbers that workers can compare."""
-        fields = {k: v for k, v in self._recipe.to_json().items() if k != "data"}
+        fields = {k: v for k, v in self.recipe.to_json().items() if k != "data"}
         return {
             "weights": checksum(pack(self._supernet, self._optimizer)),
             "recipe": zlib.crc32(json.dumps(fields, sort_keys=True).encode()),
@@ -145,7 +142,11 @@ class RunCheckpoints:
         for field in now:
             self._check_same(f"`{field}` of space '{space.name}'", was[field], now[field])
         self._check_same("data fingerprint", metadata["fingerprint"], source.fingerprint)
-        old, new = Recipe.from_json(metadata["recipe"]).to_json(), self._recipe.to_json()
+        old, new = Recipe.from_json(metadata["recipe"]).to_json(), self.recipe.to_json()
+        # Long past: it may be left out, and the checkpoint may be gone.
+        if _is_same_path(old["init_from"], new["init_from"]) or new["init_from"] is None:
+            self.recipe = self.recipe.replace(init_from=old["init_from"])
+            new["init_from"] = old["init_from"]
         for field in old:
             if field not in RESUMABLE:
                 self._check_same(field, old[field], new[field])
@@ -165,7 +166,7 @@ class RunCheckpoints:
     def _metadata(self, step: int) -> dict[str, Any]:
         return {
             "step": step,
-            "recipe": self._recipe.to_json(),
+            "recipe": self.recipe.to_json(),
             "space": self._supernet.space.config(),
             "classes": list(self._data.source.classes),
             "data": self._data.source.name,
@@ -173,3 +174,49 @@ class RunCheckpoints:
             "steps_per_epoch": self._plan.steps_per_epoch,
             **({} if self._teacher is None else {"teacher": self._teacher}),
         }
+
+
+@contextlib.contextmanager
+def held_unchanged(
+    folder: Path, manager: CheckpointManager, seen: Sequence[Path], doing: str, argument: str
+) -> Iterator[None]:
+    """Keeps others from a folder, as `only_writer`, if its checkpoints are those seen before.
+
+    Args:
+        folder: that one process at a time writes to.
+        manager: of its checkpoints.
+        seen: those there were when this process read or wrote the newest.
+        doing: what is done in the folder, such as `trained into`.
+        argument: that the folder was given as.
+
+    Raises:
+        FolderInUse: if another process holds the folder, or has saved in it.
+    """
+    with only_writer(folder, doing, argument=argument):
+        if manager.paths() != list(seen):
+            raise FolderInUse(
+                f"`{argument}` must be {doing} by one process at a time: another one has saved "
+                f"in {folder} since this one read it. The same command resumes from there"
+            )
+        yield
+
+
+def writable_folder(workdir: str | Path) -> Path:
+    """The folder of a run, made if there is none.
+
+    Raises:
+        OSError: if it cannot be.
+    """
+    folder = Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"`workdir` must be a folder that can be written to ({error.strerror}). "
+            f"Received: {workdir}"
+        ) from error
+    return folder
+
+
+def _is_same_path(one: str | None, other: str | None) -> bool:
+    return bool(one and other) and Path(str(one)).resolve() == Path(str(other)).resolve()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from bignas_tf.data import DataError, Source, Split, hold_out, load_source
 from bignas_tf.data.augmentation import epoch_order
@@ -30,6 +31,16 @@ class RunData:
     train: Split
     held_out: Split | None
     calibration: Split
+
+    def describe(self) -> dict[str, Any]:
+        """As run.json says it."""
+        return {
+            "source": self.source.name,
+            "fingerprint": self.source.fingerprint,
+            "train": len(self.train),
+            "held_out": len(self.held_out) if self.held_out else 0,
+            "test": len(self.source.test),
+        }
 
 
 def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:

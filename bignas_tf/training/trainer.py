@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,14 @@ from bignas_tf.data.batches import BatchPlan
 from bignas_tf.files import only_writer, read_json
 from bignas_tf.spaces import Space
 from bignas_tf.supernet import Supernet
+from bignas_tf.terminal import say
 from bignas_tf.training.interruptions import Interruptions
-from bignas_tf.training.logs import (
-    LOG_EVERY,
-    RunLogs,
-    resumed_record,
-    run_record,
-    write_record,
-)
+from bignas_tf.training.logs import LOG_EVERY, RunLogs, resumed_record, run_record, write_record
 from bignas_tf.training.loop import NonFiniteLossError, WorkerLostError, loop_class
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import POLICIES, Recipe
 from bignas_tf.training.rule import Rule, SandwichRule
-from bignas_tf.training.run_checkpoints import RunCheckpoints
+from bignas_tf.training.run_checkpoints import RunCheckpoints, writable_folder
 from bignas_tf.training.run_data import list_bad_images, load_run_data
 from bignas_tf.training.schedules import build_schedule
 from bignas_tf.training.state import averaged, initialize_from, teacher_from
@@ -77,7 +73,7 @@ class Trainer:
         # Refused before images are read, which may take minutes.
         build_schedule(recipe.schedule, 1, recipe.epochs)
         build_optimizer(recipe.optimizer, 1.0, recipe.ema)
-        self.workdir = _writable_folder(workdir)
+        self.workdir = writable_folder(workdir)
         self.data = load_run_data(recipe, data)
         self.space = recipe.build_space(len(self.data.source.classes))
         self.plan = BatchPlan(
@@ -105,6 +101,7 @@ class Trainer:
             teacher=teacher.source if teacher else None,
         )
         self.step = self.checkpoints.restore()
+        self.recipe = self.checkpoints.recipe
         if not self.step and recipe.init_from:
             initialize_from(self.supernet, recipe.init_from)
         self._chief = self.loop.worker == 0
@@ -147,13 +144,7 @@ class Trainer:
             resumed = resumed_record(read_json(path), record, self.step)
             write_record(path, {**resumed, "recipe": record["recipe"]})
             return
-        record["data"] = {
-            "source": self.data.source.name,
-            "fingerprint": self.data.source.fingerprint,
-            "train": len(self.data.train),
-            "held_out": len(self.data.held_out) if self.data.held_out else 0,
-            "test": len(self.data.source.test),
-        }
+        record["data"] = self.data.describe()
         write_record(path, record)
 
     # The loop ----------------------------------------------------------------------------
@@ -197,14 +188,13 @@ class Trainer:
                     now = time.monotonic()
                     end = self.step + len(steps)
                     speed = (end - mark) * self.recipe.batch_size / (now - mark_time)
-                    for losses in steps:
-                        self._check_finite(losses)
-                        self.step += 1
-                        logs.bar.update()
-                        if self.step % LOG_EVERY == 0 or self.step == last:
-                            self._log(logs, losses, speed)
-                            mark, mark_time = end, now
-                    sound = True
+                    finite = list(itertools.takewhile(_is_finite, steps))
+                    self.step += len(finite)  # before they are shown, which may fail
+                    sound = self.step == end
+                    if self._show(logs, finite, speed, last):
+                        mark, mark_time = end, now
+                    if not sound:
+                        raise self._non_finite(steps[len(finite)])
                     pause = time.monotonic()
                     self._save_in_time()
                     self._end_epoch(logs)
@@ -232,8 +222,7 @@ class Trainer:
         if not self._chief:
             yield
             return
-        with only_writer(self.workdir, "trained into"):
-            self.checkpoints.require_unchanged()
+        with self.checkpoints.held():
             if self._command is not None:
                 self._record(self._command)
                 self._command = None  # said once
@@ -255,8 +244,7 @@ class Trainer:
         except OSError as error:  # what is trained goes on without the list
             line = f"bad images are not listed: {error}"
         if line:
-            with contextlib.suppress(OSError):  # of a closed terminal
-                print(f"\n{line}", file=sys.stderr)
+            say(f"\n{line}", error=True)
 
     def _save_in_time(self) -> None:
         every = self.plan.steps_per_epoch * self.recipe.checkpoint_every
@@ -275,25 +263,36 @@ class Trainer:
                 if newest is None or newest < self.step:
                     self.save()
         except (OSError, ValueError, FloatingPointError) as error:  # the lost one matters
-            print(f"\n{error}", file=sys.stderr)
+            say(f"\n{error}", error=True)
 
-    def _check_finite(self, losses: dict[str, float]) -> None:
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                terms = self.loop.rule.plan(self.recipe.seed, self.step)
-                (term,) = [term for term in terms if term.name == name]
-                genotype = None if term.recurs else term.genotype
-                raise NonFiniteLossError(name, value, self.step, genotype)
+    def _non_finite(self, losses: dict[str, float]) -> NonFiniteLossError:
+        """What is wrong with the losses of the step after the present one."""
+        name, value = next(item for item in losses.items() if not math.isfinite(item[1]))
+        terms = self.loop.rule.plan(self.recipe.seed, self.step)
+        (term,) = [term for term in terms if term.name == name]
+        genotype = None if term.recurs else term.genotype
+        return NonFiniteLossError(name, value, self.step, genotype)
 
-    def _log(self, logs: RunLogs, losses: dict[str, float], speed: float) -> None:
+    def _show(
+        self, logs: RunLogs, steps: Sequence[dict[str, float]], speed: float, last: int
+    ) -> bool:
+        """Logs those that are due of the steps just made, and says whether there were any."""
+        first = self.step - len(steps) + 1
+        numbers = [n for n in range(first, self.step + 1) if n % LOG_EVERY == 0 or n == last]
+        for number in numbers:
+            self._log(logs, number, steps[number - first], speed)
+        logs.bar.update(len(steps))
+        return bool(numbers)
+
+    def _log(self, logs: RunLogs, step: int, losses: dict[str, float], speed: float) -> None:
         values = {
             "loss": sum(losses.values()),
             **{f"loss/{name}": value for name, value in losses.items()},
-            "learning_rate": float(self.schedule(self.step - 1)),
+            "learning_rate": float(self.schedule(step - 1)),
             "images_per_second": speed,
         }
-        epoch = self.step / self.plan.steps_per_epoch
-        logs.write(self.step, epoch, values)
+        epoch = step / self.plan.steps_per_epoch
+        logs.write(step, epoch, values)
         shown = {name: f"{value:.3f}" for name, value in losses.items()}
         postfix = {"epoch": f"{epoch:.1f}", "img/s": f"{speed:.0f}", **shown}
         logs.bar.set_postfix(postfix, refresh=False)
@@ -333,21 +332,13 @@ def _sandwich(space: Space, recipe: Recipe, teacher: Any) -> SandwichRule:
     return SandwichRule(space, **{f: getattr(recipe, f) for f in fields}, teacher=teacher)
 
 
+def _is_finite(losses: Mapping[str, float]) -> bool:
+    return all(map(math.isfinite, losses.values()))
+
+
 def _scope(strategy: Any) -> Any:
     if strategy is None:
         return contextlib.nullcontext()
     from bignas_tf.training.layout import building
 
     return building(strategy)
-
-
-def _writable_folder(workdir: str | Path) -> Path:
-    folder = Path(workdir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(
-            f"`workdir` must be a folder that can be written to ({error.strerror}). "
-            f"Received: {workdir}"
-        ) from error
-    return folder

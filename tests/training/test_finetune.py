@@ -103,4 +103,16 @@ def test_two_processes_do_not_finetune_into_one_folder(tmp_path):
         with pytest.raises(FolderInUse, match="by one process.*being finetuned into by process"):
             second.run()
     assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "run.json").exists()  # which the first one writes
     assert second.run(stop_after=1) == 1
+    assert second.run(stop_after=2) == 2
+
+
+def test_a_finetuning_that_another_process_has_overtaken_takes_nothing_back(tmp_path):
+    late = finetuner(tmp_path)
+    finetuner(tmp_path).run(stop_after=1)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(FolderInUse, match="`folder` .*another one has saved in .* since this one"):
+        late.run()
+    assert all(path.read_bytes() == content for path, content in files.items())
+    assert finetuner(tmp_path).run(stop_after=2) == 2

@@ -219,6 +219,30 @@ def test_a_run_for_other_classes_starts_from_all_weights_but_the_classifier(fini
     assert trainer.step == 0
 
 
+def test_a_run_keeps_the_weights_that_it_started_from_however_they_are_spelled(
+    finished, tmp_path, monkeypatch, eager
+):
+    first, run = shutil.copytree(finished, tmp_path / "first"), tmp_path / "run"
+    recipe = RECIPE.replace(init_from=str(first))
+    Trainer(recipe, run).run(stop_after=1)
+    shutil.copytree(first, tmp_path / "other")
+    with pytest.raises(CheckpointError, match="another init_from; .*Received: '.*other', was: "):
+        Trainer(recipe.replace(init_from=str(tmp_path / "other")), run)
+    shutil.rmtree(first)
+    monkeypatch.chdir(run)
+    for step, spelling in enumerate((None, "../first", "../run/../first/", str(first)), 2):
+        assert Trainer(recipe.replace(init_from=spelling), run).run(stop_after=step) == step
+        assert checkpoint(run, step)[1]["recipe"]["init_from"] == str(first)
+    assert json.loads((run / "run.json").read_text())["recipe"]["init_from"] == str(first)
+
+
+def test_a_run_that_started_from_nothing_is_not_said_to_have_started_from_something(
+    finished, tmp_path
+):
+    with pytest.raises(CheckpointError, match="another init_from; .*was: None"):
+        resumed(finished, tmp_path, init_from=str(finished))
+
+
 def test_checkpoints_are_made_by_the_clock_too(tmp_path, eager):
     Trainer(RECIPE.replace(checkpoint_minutes=1e-9), tmp_path).run(stop_after=3)
     assert steps_saved(tmp_path) == [1, 2, 3]
