@@ -10,9 +10,11 @@ from typing import Any
 class Interruptions:
     """Turns Ctrl-C, SIGTERM and SIGHUP into a question that the loop asks between steps.
 
-    A second Ctrl-C does not wait for the step. The others may come twice, from a scheduler
-    and from what it started, and always wait. Off the main thread, which gets no signals, nothing
-    is noticed.
+    A second Ctrl-C raises KeyboardInterrupt, in a step too. Python notes signals between two calls
+    into TensorFlow or JAX, so it ends none of those, and two within one of them count as one. The
+    others may come twice, from a scheduler and from what it started, and always wait. What the
+    process was started to ignore, as by nohup, stays ignored. Off the main thread, which gets no
+    signals, nothing is noticed.
 
     Attributes:
         signal: number of the last one that came; None for none.
@@ -24,7 +26,8 @@ class Interruptions:
         if threading.current_thread() is threading.main_thread():
             names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last on POSIX only
             for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
-                self._old[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._old[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: Any) -> None:

@@ -25,7 +25,6 @@ _LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,  # of one that has started again already
 )
 
 
@@ -150,6 +149,9 @@ class Layout:
         """What the runtime says of another worker that is lost; None for any other error."""
         message = error.message or type(error).__name__
         lost = isinstance(error, _LOST) or "Collective ops is aborted" in message
+        # Of one that has started again already; others of the kind are errors of this process.
+        restarted = isinstance(error, tf.errors.FailedPreconditionError)
+        lost = lost or (restarted and "incarnation" in message)
         if self.workers == 1 or not lost:
             return None
         return message.splitlines()[0].rpartition("}} ")[2].rstrip(":")  # without the operation

@@ -105,8 +105,8 @@ def averaged(supernet: Supernet, optimizer: keras.optimizers.Optimizer) -> Itera
         yield
         return
     own = supernet.weight_arrays()
-    supernet.assign(averages)
     try:
+        supernet.assign(averages)
         yield
     finally:
         supernet.assign(own)

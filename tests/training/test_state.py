@@ -17,6 +17,7 @@ from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager, w
 from bignas_tf.training.optimizers import build_optimizer
 from bignas_tf.training.recipe import get_recipe
 from bignas_tf.training.state import (
+    averaged,
     initialize_from,
     load_trained,
     pack,
@@ -158,12 +159,32 @@ def test_a_run_that_averages_its_weights_is_loaded_with_the_average(tmp_path):
         optimizer.apply([rng.normal(size=v.shape).astype("float32") for v in variables], variables)
         seen.append(supernet.weight_arrays())
     manager = CheckpointManager(tmp_path / "checkpoints")
-    manager.save(3, pack(supernet, optimizer), metadata())
+    manager.save(7, pack(supernet, optimizer), metadata())
     for path, array in load_trained(tmp_path).supernet.weight_arrays().items():
         first, second, third = (weights[path] for weights in seen)
         average = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
         np.testing.assert_allclose(array, average, rtol=1e-5, atol=1e-6, err_msg=path)
         assert np.abs(average - third).max() > 1e-3
+
+
+def test_an_average_that_is_interrupted_on_its_way_in_leaves_the_weights_alone(monkeypatch):
+    supernet = Supernet(TINY)
+    variables = list(supernet.variables_by_path().values())
+    optimizer = build_optimizer({"kind": "sgd"}, 0.1, ema=0.75)
+    optimizer.build(variables)
+    for _ in range(2):
+        optimizer.apply([np.ones(v.shape, "float32") for v in variables], variables)
+    own, assign = supernet.weight_arrays(), supernet.assign
+
+    def interrupted(arrays):
+        monkeypatch.setattr(supernet, "assign", assign)
+        variables[0].assign(next(iter(arrays.values())))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(supernet, "assign", interrupted)
+    with pytest.raises(KeyboardInterrupt), averaged(supernet, optimizer):
+        raise AssertionError("it was interrupted before")
+    assert_equal(supernet.weight_arrays(), own)
 
 
 def test_weights_for_other_classes_are_all_taken_but_the_classifier(tmp_path):

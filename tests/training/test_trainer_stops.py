@@ -31,7 +31,6 @@ import bignas_tf.training.trainer as trainer_module
 from bignas_tf.data import BrokenImageError, load_source
 from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.supernet import Supernet
-from bignas_tf.training.interruptions import Interruptions
 from bignas_tf.training.layout import Layout
 from bignas_tf.training.loop import NonFiniteLossError, WorkerLostError
 from bignas_tf.training.rule import SandwichRule
@@ -168,14 +167,6 @@ def test_what_is_trained_is_saved_even_if_bad_images_cannot_be_listed(
     assert "bad images are not listed: no space left" in capsys.readouterr().err
 
 
-def test_systems_without_sighup_stop_on_the_other_signals(monkeypatch):
-    monkeypatch.delattr(signal, "SIGHUP")
-    with Interruptions() as interrupted:
-        assert not interrupted()
-        signal.raise_signal(signal.SIGTERM)
-        assert interrupted()
-
-
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, eager):
     trainer = Trainer(RECIPE, tmp_path)
     train = trainer.loop.train
@@ -297,6 +288,18 @@ class TwoWorkers:
             tf.errors.InternalError(None, None, "Collective ops is aborted by: an error"),
             RuntimeError,
             "Collective ops is aborted by: an error",
+        ),
+        (
+            tf.errors.FailedPreconditionError(
+                None, None, "Device /task:1 current incarnation doesn't match with one in the group"
+            ),
+            RuntimeError,
+            "Another worker was lost .*current incarnation doesn't match",
+        ),
+        (
+            tf.errors.FailedPreconditionError(None, None, "a table that is not initialized"),
+            tf.errors.FailedPreconditionError,
+            "a table that is not initialized",
         ),
         (
             tf.errors.ResourceExhaustedError(None, None, "own memory"),
