@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from bignas_tf.child import POOLINGS, TOP, build_child
 from bignas_tf.files import read_json
 from bignas_tf.ops import shapes
 from bignas_tf.spec import NetworkSpec
-from bignas_tf.zoo.presets import get_preset, get_spec
+from bignas_tf.zoo.presets import get_preset, get_spec, list_models
 from bignas_tf.zoo.weights import find_weights, load_weights
 
 ImageShape = tuple[int | None, int | None, int]
@@ -32,14 +33,24 @@ def get_model(name: str, /, **arguments: Any) -> tuple[keras.Model, int]:
 
     Returns:
         `(model, resolution)`: the model, and the height and width in pixels of the images that
-        it was made for.
+        it takes; of one that takes any size or images that are not square, of those that its
+        preset was made for.
 
     Raises:
+        TypeError: for an argument that `from_spec` does not have.
         ValueError: for an unknown name, and as `from_spec`.
     """
     spec = get_spec(name)
-    arguments = {"name": name, **arguments}
-    return build_model(name, spec=spec, **arguments), get_preset(name)["resolution"]
+    allowed = tuple(inspect.signature(from_spec).parameters)[1:]
+    if unknown := [argument for argument in arguments if argument not in allowed]:
+        raise TypeError(
+            f"arguments of get_model() after `name` must be among {', '.join(allowed)}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    model = build_model(name, spec=spec, **{"name": name, **arguments})
+    height, width = model.inputs[0].shape[1:3]
+    fixed = height is not None and height == width
+    return model, height if fixed else get_preset(name)["resolution"]
 
 
 def from_spec(
@@ -145,6 +156,8 @@ def build_model(
 
 def _read(path: Any) -> NetworkSpec:
     allowed = "a NetworkSpec, or the path of the JSON of a child or a network"
+    if path in list_models():
+        allowed += "; the networks of presets are built by get_model()"
     ok = isinstance(path, (str, os.PathLike)) and Path(path).is_file()
     require(ok, "spec", allowed, path)
     content = read_json(Path(path))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,20 @@ def _has(found: dict[str, Any], weights: str | bool | None) -> bool:
     return weights in found if isinstance(weights, str) else weights in (None, bool(found))
 
 
+def require_preset(name: Any) -> None:
+    """Requires the name of a preset.
+
+    Raises:
+        ValueError: for another; the message has the names, and the one that may be meant.
+    """
+    names = list_models()
+    known = {re.sub(r"\W|_", "", preset): preset for preset in names}
+    written = re.sub(r"\W|_", "", str(name).lower())
+    close = difflib.get_close_matches(written, known, n=1, cutoff=0.8)
+    meant = f" (did you mean {known[close[0]]!r}?)" if close else ""
+    require(name in names, "name", f"one of {', '.join(names)}{meant}", name)
+
+
 def get_preset(name: str) -> dict[str, Any]:
     """Everything that is known of a preset.
 
@@ -74,7 +90,7 @@ def get_preset(name: str) -> dict[str, Any]:
     Raises:
         ValueError: for an unknown name.
     """
-    require_choice("name", name, list_models())
+    require_preset(name)
     return json.loads(json.dumps(_presets()[name]))  # a copy: presets are shared
 
 
@@ -96,5 +112,5 @@ def get_spec(name: str) -> NetworkSpec:
     Raises:
         ValueError: for an unknown name.
     """
-    require_choice("name", name, list_models())
+    require_preset(name)
     return _spec(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,10 +76,9 @@ def load_weights(model: keras.Model, path: Path) -> None:
             warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
             model.load_weights(path)
     except (ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".: ")
         raise ValueError(
             "`weights` must be a file that `save_weights` of the same model wrote, with as many "
-            f"input channels; '{model.name}' cannot load this one: {reason}. "
+            f"input channels; '{model.name}' cannot load this one: {_reason(error)}. "
             f"Received: {str(path)!r}"
         ) from error
     if passed_over:
@@ -87,6 +87,16 @@ def load_weights(model: keras.Model, path: Path) -> None:
             f"{model.spec.classes} classes, that of {path.name} for {passed_over[0]}",
             stacklevel=4,
         )
+
+
+def _reason(error: Exception) -> str:
+    """What Keras says in its first line, or of the first layer whose shape is another."""
+    text = str(error).strip()
+    layer = re.search(r"name=(\w+)", text)
+    shapes = re.search(r"variable\.shape=(\(.*?\)), Received: value\.shape=(\(.*?\))", text)
+    if layer and shapes:
+        return f"layer {layer[1]} needs shape {shapes[1]}, the file has {shapes[2]}"
+    return text.split("\n")[0].rstrip(".: ")
 
 
 @contextlib.contextmanager

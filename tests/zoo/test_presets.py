@@ -145,6 +145,12 @@ def test_unknown_names_are_refused_with_the_known_ones():
     for read in (zoo.get_spec, zoo.get_preset, zoo.get_model):
         with pytest.raises(ValueError, match="must be one of bignascifar_s, .* Received: 'xxl'"):
             read("xxl")
+    for name, meant in {
+        "BigNASCifarXL": "bignascifar_xl",
+        "attentivenas-A1": "attentivenas_a1",
+    }.items():
+        with pytest.raises(ValueError, match=rf"\(did you mean '{meant}'\?\). Received: '{name}'"):
+            zoo.get_model(name)
     with pytest.raises(ValueError, match="`family` must be one of bignascifar, .* Received: 'ofa'"):
         zoo.list_models("ofa")
     with pytest.raises(ValueError, match="`weights` must be .*cifar10. Received: 'imagenet'"):

@@ -132,6 +132,25 @@ def test_without_the_top_images_may_have_any_size_and_channels(name, channels, p
     assert model.spec.input_shape == (resolution, resolution, channels)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "resolution"),
+    [
+        ({"input_shape": (64, 64, 3)}, 64),
+        ({"input_tensor": keras.Input((40, 40, 3))}, 40),
+        ({"input_shape": (None, None, 3)}, 24),
+        ({"input_shape": (64, 48, 3)}, 24),
+    ],
+)
+def test_the_resolution_beside_a_model_is_its_own(arguments, resolution):
+    assert zoo.get_model("bignascifar_s", **arguments)[1] == resolution
+
+
+def test_an_argument_that_get_model_does_not_have_is_named_with_those_it_has():
+    message = r"of get_model\(\) .* include_top, .*, classes, .*, name\. Received: clases, spec"
+    with pytest.raises(TypeError, match=message):
+        zoo.get_model("bignascifar_s", clases=3, spec=None)
+
+
 def test_pooled_features_are_those_of_the_map(small, images):
     features = keras.Model(small.input, small.get_layer("head_activation").output)(images)
     model = SMALL(include_top=False, weights="cifar10", pooling="max", input_shape=(24, 24, 3))
@@ -178,6 +197,8 @@ def test_a_network_of_ones_own_is_built_from_its_file(tmp_path, small):
     for bad in (child, str(child), tmp_path, "none.json", small.spec.to_json()):
         with pytest.raises(ValueError, match="`spec` must be a NetworkSpec, or the path of the JS"):
             zoo.from_spec(bad)
+    with pytest.raises(ValueError, match=r"presets are built by get_model\(\)\. Received: 'fairn"):
+        zoo.from_spec("fairnas_a")
 
 
 def test_what_is_frozen_stays_and_the_rest_is_finetuned_by_fit(images):
