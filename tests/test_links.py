@@ -57,6 +57,7 @@ def test_links_to_what_is_not_there_are_found(tmp_path):
     page = tmp_path / "a.md"
     page.write_text(
         "# One: `a` (b)\n```\n[no link](x)\n# no heading\n```\n`[none](y)` [ok](#one-a-b) "
-        "[ok](a.md) [web](https://a.b/c) ![p](p.png) [c](c.md#x) [h](#no-heading) [here](a.md#two)\n"
+        "[ok](a.md) [web](https://a.b/c) ![p](p.png) [c](c.md#x) [h](#no-heading) "
+        "[here](a.md#two)\n"
     )
     assert list(broken(page)) == ["p.png", "c.md#x", "#no-heading", "a.md#two"]

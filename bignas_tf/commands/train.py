@@ -170,9 +170,7 @@ def main(arguments: Any) -> int:
     )
     step = trainer.run()
     if step < trainer.total_steps:
-        say(
-            f"stopped and saved at step {step} of {trainer.total_steps}; the same command resumes"
-        )
+        say(f"stopped and saved at step {step} of {trainer.total_steps}; the same command resumes")
         return 130 if trainer.interrupted == signal.SIGINT else 0
     saved = f"checkpoint {trainer.checkpoints.manager.latest()}"
     # Which another worker may still be writing.
