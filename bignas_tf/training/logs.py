@@ -26,6 +26,7 @@ from bignas_tf import __version__, files
 from bignas_tf.checks import is_int, require_int
 from bignas_tf.json_lines import mend, read_lines, write_lines
 from bignas_tf.machine import cpu_model, device
+from bignas_tf.optional import installing
 from bignas_tf.terminal import perhaps_unread
 
 LOG_EVERY = 10  # steps between two lines of a log
@@ -307,7 +308,7 @@ def _missing_for_scalars() -> str | None:
     if keras.backend.backend() != "tensorflow":
         return "TensorBoard scalars need the TensorFlow backend of Keras; none are written"
     if importlib.util.find_spec("tensorboard") is None:
-        return "No TensorBoard scalars are written; pip install 'bignas-tf[tensorboard]' for them"
+        return f"No TensorBoard scalars are written; to have them, {installing('tensorboard')}"
     return None
 
 

@@ -41,7 +41,7 @@ class NonFiniteLossError(ArithmeticError):
         which = f". The child: {genotype.as_dict()}" if genotype else ""
         super().__init__(
             f"The loss of the {child} child is {value} after step {step}; the last checkpoint "
-            "is kept. The same command goes on from it, most likely to the same end: start with a "
+            "is kept. The same command resumes from it, most likely to the same end: start with a "
             f"lower learning rate or a longer warm-up{which}"
         )
         self.child = child

@@ -191,7 +191,7 @@ def test_scalars_reach_tensorboard(tmp_path):
 @pytest.mark.parametrize(
     ("module", "name", "value", "message"),
     [
-        (importlib.util, "find_spec", None, r"pip install 'bignas-tf\[tensorboard\]'"),
+        (importlib.util, "find_spec", None, r"pip install '\.\[tensorboard\]'"),
         (keras.backend, "backend", "jax", "need the TensorFlow backend"),
     ],
 )
