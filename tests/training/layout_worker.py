@@ -1,13 +1,14 @@
 """A process that trains a tiny run on a device layout; for tests.
 
 Its arguments: a JSON object with `strategy`, `replicas`, `workdir`, `recipe` (fields of the recipe)
-and options of the loop. TF_CONFIG says which worker it is.
+and options of the loop, and `seconds_to_sync`, of a slow disk. TF_CONFIG says which worker it is.
 """
 
 import dataclasses
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
@@ -44,6 +45,7 @@ def main(settings):
         evaluate_every=1,
     )
     workdir, stop_after = settings.pop("workdir"), settings.pop("stop_after", None)
+    slow_down(settings.pop("seconds_to_sync", 0.0))
     trainer = Trainer(
         recipe.replace(**settings.pop("recipe", {})),
         workdir,
@@ -51,6 +53,19 @@ def main(settings):
     )
     trainer.run(stop_after)
     print("trained", trainer.step, flush=True)
+
+
+def slow_down(seconds):
+    """Has every new file, such as a checkpoint, under its temporary name for so long."""
+    from bignas_tf import files
+
+    sync = files.sync
+
+    def slow(path):
+        time.sleep(seconds)
+        sync(path)
+
+    files.sync = slow
 
 
 if __name__ == "__main__":

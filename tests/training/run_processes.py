@@ -99,9 +99,14 @@ def wait_until(done, *processes):
         time.sleep(0.02)
 
 
-def wait_for_steps(workdir, steps, *processes):
+def logged(workdir):
+    """Lines of log.jsonl, which a run that resumes first shortens to its checkpoint."""
     log = workdir / "log.jsonl"
-    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) >= steps, *processes)
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def wait_for_steps(workdir, steps, *processes):
+    wait_until(lambda: logged(workdir) >= steps, *processes)
 
 
 def checkpoint(workdir, step):

@@ -18,6 +18,7 @@ from run_processes import (
     curve,
     final_step,
     finished,
+    logged,
     records,
     start,
     start_workers,
@@ -171,25 +172,67 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_child(tmp_pa
         assert all(np.isfinite(array).all() for array in read_checkpoint(path)[0].values())
 
 
-def test_a_run_killed_ten_times_ends_bit_for_bit_as_the_uninterrupted_one(tmp_path):
-    recipe = {"epochs": 6, "evaluate_every": 0}  # 120 steps, a checkpoint every 20
-    finished(start(tmp_path / "whole", strategy="one_device", recipe=recipe))
+def test_a_run_killed_at_any_moment_ends_bit_for_bit_as_the_uninterrupted_one(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = {"strategy": "one_device"}
+    settings["recipe"] = {"epochs": 12, "evaluate_every": 0}  # 240 steps, a checkpoint every 20
+    seconds_to_start, seconds_of_20_steps = timed(whole, settings)
     draw = random.Random(0)  # noqa: S311 - moments of a test
-    killed = tmp_path / "killed"
-    kept = 0
-    for kill in range(10):
+    moments = ["start"] * 2 + ["step"] * 8 + ["save"] * 2
+    draw.shuffle(moments)
+    kept = trained = 0
+    for moment in moments:
         forget_lines_after(killed, kept)
-        process = start(killed, strategy="one_device", recipe=recipe)
-        # Steps of its own; with ten kills 11 steps apart it gets to the end all the same.
-        wait_for_steps(killed, max(kept + draw.randint(1, 10), 11 * kill), process)
-        time.sleep(draw.uniform(0, 0.05))
+        # Otherwise a checkpoint is whole before the signal arrives.
+        slow = {"seconds_to_sync": 0.5} if moment == "save" else {}
+        process = start(killed, **settings, **slow)
+        if moment == "start":
+            wait(draw.uniform(0, seconds_to_start), killed, kept + 1, process)
+        else:
+            # Steps of its own; with ten kills 11 steps apart it gets to the end all the same.
+            step = max(kept + 1, 11 * trained)
+            wait_for_steps(killed, step, process)
+            trained += 1
+        if moment == "step":
+            wait(draw.uniform(0, seconds_of_20_steps), killed, step + 20, process)
+        elif moment == "save":
+            wait_for_a_save(killed, process)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it was at its end already"
+        assert moment != "save" or unfinished(killed, process.pid)
         kept = final_step(killed) if any(killed.glob("checkpoints/step_*")) else 0
-    assert kept >= 80
-    finished(start(killed, strategy="one_device", recipe=recipe))
-    assert_same_weights(killed, tmp_path / "whole")
-    np.testing.assert_array_equal(curve(killed), curve(tmp_path / "whole"))
+    assert trained == 10 and kept >= 80
+    finished(start(killed, **settings))
+    assert not unfinished(killed)
+    assert_same_weights(killed, whole)
+    np.testing.assert_array_equal(curve(killed), curve(whole))
+
+
+def timed(workdir, settings):
+    """Seconds that a run takes up to its first step, and then for 20 steps and their checkpoint."""
+    begun = time.monotonic()
+    process = start(workdir, **settings)
+    wait_for_steps(workdir, 1, process)
+    first = time.monotonic()
+    wait_for_steps(workdir, 41, process)
+    seconds = (time.monotonic() - first) / 2
+    finished(process)
+    return first - begun, seconds
+
+
+def wait(seconds, workdir, steps, process):
+    """Waits so long, or for so many steps on a machine that is less busy than it was."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end or logged(workdir) >= steps, process)
+
+
+def wait_for_a_save(workdir, process):
+    wait_until(lambda: unfinished(workdir, process.pid), process)
+
+
+def unfinished(workdir, process="*"):
+    """Checkpoints that a process of that number, or any, writes or wrote when it was killed."""
+    return list(workdir.glob(f"checkpoints/.step_*.{process}.tmp"))
 
 
 def forget_lines_after(workdir, step):
