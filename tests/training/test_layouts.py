@@ -32,10 +32,6 @@ def batches():
     ]
 
 
-def two_replicas():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 def make_loop(strategy=None, synchronized=True, ema=0.0, dtype="float64", **options):
     with (strategy or tf.distribute.get_strategy()).scope():
         supernet = Supernet(SPACE, zero_gamma=False, synchronized=synchronized, dtype=dtype)
@@ -71,9 +67,9 @@ def test_the_steps_of_these_tests_lack_and_have_the_optional_block():
 
 
 # Traced: eager collectives of replicas, which are threads, may meet in the wrong order.
-def test_two_replicas_train_as_one_device_does():
+def test_two_replicas_train_as_one_device_does(two_replicas):
     options = {"ema": 0.9, "clip_norm": 0.5}
-    assert_close(trained(two_replicas(), **options), trained(**options), 1e-11)
+    assert_close(trained(two_replicas, **options), trained(**options), 1e-11)
 
 
 def test_clipping_bounds_the_norm_of_the_summed_gradients(eager):
@@ -95,11 +91,11 @@ def test_clipping_bounds_the_norm_of_the_summed_gradients(eager):
         np.testing.assert_allclose(own, np.clip(other, -0.01, 0.01), atol=1e-12)
 
 
-def test_a_batch_that_replicas_cannot_share_is_refused():
+def test_a_batch_that_replicas_cannot_share_is_refused(two_replicas):
     loop = make_loop()
     with pytest.raises(ValueError, match="`batch_size` must be a multiple of .* 2. Received: 5"):
         TensorflowLoop(
-            loop.supernet, loop.rule, keras.optimizers.SGD(), batch_size=5, strategy=two_replicas()
+            loop.supernet, loop.rule, keras.optimizers.SGD(), batch_size=5, strategy=two_replicas
         )
 
 
@@ -201,8 +197,8 @@ def test_steps_of_one_call_are_those_of_a_call_each(straight):
     assert_close((losses, state), straight, 1e-11)
 
 
-def test_replicas_that_normalize_alone_have_another_loss(straight, monkeypatch):
+def test_replicas_that_normalize_alone_have_another_loss(straight, two_replicas, monkeypatch):
     plan = SandwichRule.plan
     monkeypatch.setattr(SandwichRule, "plan", lambda *given: plan(*given)[:1])  # one is traced
-    alone = make_loop(two_replicas(), synchronized=False).step(batches()[0], 0)
+    alone = make_loop(two_replicas, synchronized=False).step(batches()[0], 0)
     assert abs(alone["biggest"] - straight[0][0]["biggest"]) > 1e-2
