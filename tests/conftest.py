@@ -13,11 +13,15 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def heeding_ctrl_c():
-    """Tests that run in the background of a script hand on that SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def heeding_signals():
+    """Tests that run in the background of a script, or under nohup, hand on what is ignored."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -251,7 +251,7 @@ def log_lines(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.usefixtures("heeding_signals")
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     # 1,438 digits, of which 238 are left: 29 steps an epoch, 145 in all.
     command = (*TINY_RUN, f"--workdir={tmp_path}", "--set=held_out=1200", "--set=epochs=5")

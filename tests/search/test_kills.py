@@ -158,7 +158,7 @@ def gone(pid):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.usefixtures("heeding_signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_chief_leaves_nothing_running_and_its_search_goes_on(tmp_path, unbroken, number):
     folder, log = tmp_path / "search", tmp_path / "log"

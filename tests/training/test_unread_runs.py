@@ -48,7 +48,7 @@ def test_a_run_goes_on_to_its_end_when_nobody_reads_what_it_shows(tmp_path, eage
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
 )
-@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.usefixtures("heeding_signals")
 def test_a_stop_saves_and_ends_with_its_status_when_nobody_reads_what_is_said(
     tmp_path, monkeypatch, number, status
 ):

@@ -160,7 +160,7 @@ def test_a_device_that_does_not_let_us_in_is_named(phone, benchmark):
     assert "authori" in words and "unlock it and accept" in words
 
 
-@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.usefixtures("heeding_signals")
 def test_ctrl_c_ends_the_tool_on_the_device_and_removes_what_was_pushed(phone, benchmark):
     device = phone("interrupted")
 

@@ -19,7 +19,7 @@ def script(phones, files, tool, *flags):
     return [sys.executable, path, *arguments, *flags]
 
 
-@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.usefixtures("heeding_signals")
 def test_ctrl_c_removes_what_was_pushed_and_ends_the_tool(phones, files, tool, tmp_path):
     phones.add("A1", tool={"gpu": "hangs"})
     output = tmp_path / "a.csv"
