@@ -2,9 +2,8 @@
 
 Parts, each of which goes on where it was stopped; all but rates and ablations need main:
   main         the supernet, and S, M, L, XL selected under 3.4, 5, 7 and 10 MMACs
-  averaged     two more epochs at the last learning rate, children cut from averaged weights
-  finetuning   each of these finetuned for two epochs at three learning rates; needs averaged
-  alone        S and L of main trained alone, by an external teacher, and jointly with their own
+  finetuning   each of them finetuned for two epochs at three learning rates
+  alone        S and L trained alone, by an external teacher, and jointly with their own
   rates        learning rates for the ablations, with and without distillation, one seed
   ablations    one switch off at a time in the space `cifar_small`, several seeds
   calibration  S and L calibrated on 64 to 8,192 images (benchmarks/calibration.py)
@@ -25,7 +24,7 @@ import sys
 import evidence_tables
 from absl import app, flags
 
-PARTS = ("main", "averaged", "finetuning", "alone", "rates", "ablations", "calibration")
+PARTS = ("main", "finetuning", "alone", "rates", "ablations", "calibration")
 _DATA = flags.DEFINE_string("data", None, "CIFAR-10: folder:PATH or tfds:cifar10.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
 _PARTS = flags.DEFINE_list("parts", [*PARTS, "tables"], "What to do of the above.")
@@ -37,9 +36,11 @@ _SEEDS = flags.DEFINE_list("ablation_seeds", ["0", "1", "2"], "Of the ablations.
 _BACKEND = flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
 
 SELECT = {"budget": "mmacs:3.4,5,7,10", "names": "s,m,l,xl"}
-RATES = (0.01, 0.001, 0.0001)
-LAST_RATE = 0.01  # of main: the recipe's 0.2 times its constant ending of 0.05
-RATE = 0.4  # of the ablations: the best of rates
+FINETUNING_RATES = (0.01, 0.001, 0.0001)
+RATES_TRIED = (0.2, 0.4, 0.8, 1.6)
+# Of the ablations: the best of rates for learning from labels, half of the best for `full`, so
+# that no variant loses by too large a step.
+RATE = 0.4
 # Between the ends: some choice of every gene that is neither smallest nor biggest, or either.
 MIDDLE = {
     "resolution": 28, "stem_width": 8, "stage1_width": 16, "stage1_depth": 2,
@@ -49,17 +50,17 @@ MIDDLE = {
 }  # fmt: skip
 
 
-def _run(part: str = "main") -> pathlib.Path:
-    return pathlib.Path(_WORKDIR.value) / part / "full-seed0"
+def _main_run() -> pathlib.Path:
+    return pathlib.Path(_WORKDIR.value) / "main" / "full-seed0"
 
 
-def _selected(part: str = "main") -> dict[str, dict[str, int]]:
+def _selected() -> dict[str, dict[str, int]]:
     from bignas_tf.search.results import read_selected
 
     try:
-        selected = read_selected(_run(part) / "select")
+        selected = read_selected(_main_run() / "select")
     except FileNotFoundError as error:
-        raise app.UsageError(f"{error}; --parts={part} does it here") from error
+        raise app.UsageError(f"{error}; --parts=main does it here") from error
     return {entry["name"]: entry["genotype"] for entry in selected}
 
 
@@ -73,23 +74,17 @@ def _main() -> dict[str, object]:
     return {"set": {"epochs": _EPOCHS.value}, "variants": {"full": {}}, "select": SELECT}
 
 
-def _averaged() -> dict[str, object]:
-    _selected()  # main must be done
-    constant = {"kind": "exponential", "initial": LAST_RATE, "ending_fraction": 1.0}
-    common = {"epochs": 2, "init_from": str(_run()), "ema": 0.999, "schedule": constant}
-    return {"set": common, "variants": {"full": {}}, "select": SELECT}
-
-
 def _finetuning() -> dict[str, object]:
     variants = {
         f"{name}-lr{rate:g}": {
             "restrict": {gene: [value] for gene, value in genotype.items()},
             "schedule": {"kind": "cosine", "initial": rate},
         }
-        for name, genotype in _selected("averaged").items()
-        for rate in RATES
+        for name, genotype in _selected().items()
+        for rate in FINETUNING_RATES
     }
-    common = {"epochs": 2, "init_from": str(_run("averaged")), "evaluate_every": 0}
+    # A rate that falls to zero leaves no noise to average away.
+    common = {"epochs": 2, "init_from": str(_main_run()), "evaluate_every": 0, "ema": 0.0}
     return {"set": common, "variants": variants}
 
 
@@ -102,7 +97,7 @@ def _alone() -> dict[str, object]:
         one = {gene: [value] for gene, value in selected[name].items()}
         pairs = {gene: [value, biggest[gene]] for gene, value in selected[name].items()}
         variants[f"{name}-alone"] = {"restrict": one}
-        variants[f"{name}-teacher"] = {"restrict": one, "teacher": str(_run())}
+        variants[f"{name}-teacher"] = {"restrict": one, "teacher": str(_main_run())}
         variants[f"{name}-jointly"] = {"restrict": pairs, "random_children": 0}
     return {"set": {"epochs": _EPOCHS.value, "evaluate_every": 0}, "variants": variants}
 
@@ -112,14 +107,19 @@ def _short(rate: float, **fields: object) -> dict[str, object]:
     return _schedule(initial=rate, warmup_epochs=0.2, **fields)
 
 
+def _few_epochs() -> dict[str, object]:
+    # The recipe's average would still hold the first weights.
+    common = {"space": "cifar_small", "epochs": _SHORT.value, "ema": 0.995}
+    return {**common, "evaluate_every": 0}
+
+
 def _rates() -> dict[str, object]:
     variants = {
         f"{name}-rate{rate:g}": {**fields, "schedule": _short(rate)}
-        for rate in (0.2, 0.4, 0.8)
+        for rate in RATES_TRIED
         for name, fields in (("full", {}), ("no_distillation", {"distillation": False}))
     }
-    common = {"space": "cifar_small", "epochs": _SHORT.value, "evaluate_every": 0}
-    return {"set": common, "variants": variants, "children": {"middle": MIDDLE}}
+    return {"set": _few_epochs(), "variants": variants, "children": {"middle": MIDDLE}}
 
 
 def _ablations() -> dict[str, object]:
@@ -137,9 +137,8 @@ def _ablations() -> dict[str, object]:
         "no_sandwich": {**paths, "random_children": 1},
         "no_sandwich_four_paths": {**paths, "random_children": 4},
     }
-    common = {"space": "cifar_small", "epochs": _SHORT.value, "evaluate_every": 0}
     return {
-        "set": {**common, "schedule": _short(RATE)},
+        "set": {**_few_epochs(), "schedule": _short(RATE)},
         "variants": variants,
         "seeds": [int(seed) for seed in _SEEDS.value],
         "children": {"middle": MIDDLE},
@@ -148,7 +147,6 @@ def _ablations() -> dict[str, object]:
 
 SWEEPS = {
     "main": _main,
-    "averaged": _averaged,
     "finetuning": _finetuning,
     "alone": _alone,
     "rates": _rates,
@@ -161,7 +159,7 @@ def _command(part: str) -> list[str]:
     if part == "calibration":
         study = pathlib.Path(__file__).with_name("calibration.py")
         return [
-            str(study), f"--workdir={_run()}", f"--data={_DATA.value}", "--names=s,l",
+            str(study), f"--workdir={_main_run()}", f"--data={_DATA.value}", "--names=s,l",
             f"--csv={workdir / 'calibration.csv'}",
         ]  # fmt: skip
     path = workdir / f"{part}.json"

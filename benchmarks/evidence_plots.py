@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,21 +33,12 @@ def _errors(rows: Sequence[Row]) -> list[list[float]]:
     ]
 
 
-def draw_front(
-    main: Sequence[Row], averaged: Sequence[Row], alone: Sequence[Row], path: pathlib.Path
-) -> None:
+def draw_front(main: Sequence[Row], alone: Sequence[Row], path: pathlib.Path) -> None:
     """Sliced children by cost, and the same children trained in other ways beside them."""
     with plot_style():
         figure = Figure(figsize=(6.4, 4.0))
         axes = figure.subplots()
-        label = "sliced from the supernet after its last epoch"
-        front = COLOUR["front"]
-        _sliced(axes, main, named=not averaged, label=label, color=front)
-        if averaged:
-            label = "two epochs later, averaged weights (the zoo's)"
-            _sliced(
-                axes, averaged, named=True, label=label, color=front, linestyle="--", mfc="white"
-            )
+        _sliced(axes, main)
         for ending, (label, marker, colour) in ALONE.items():
             some = [row for row in alone if row["variant"].endswith(f"-{ending}")]
             if some:
@@ -64,15 +54,14 @@ def draw_front(
         _save(figure, path)
 
 
-def _sliced(axes: Axes, rows: Sequence[Row], named: bool = False, **style: Any) -> None:
+def _sliced(axes: Axes, rows: Sequence[Row]) -> None:
     rows = sorted(rows, key=lambda row: float(row["mmacs"]))
     x, y = ([float(r["mmacs"]) for r in rows], [100 * float(r["top1"]) for r in rows])
-    axes.errorbar(x, y, yerr=_errors(rows), marker="o", capsize=2, **style)
-    if not named:
-        return
+    label, colour = "sliced from the supernet, not finetuned", COLOUR["front"]
+    axes.errorbar(x, y, yerr=_errors(rows), marker="o", capsize=2, label=label, color=colour)
     for a, b, row in zip(x, y, rows, strict=True):
         name = row["child"] if row["child"] in ("biggest", "smallest") else row["child"].upper()
-        axes.annotate(name, (a, b), (-4, 12), textcoords="offset points", color=style["color"])
+        axes.annotate(name, (a, b), (5, -12), textcoords="offset points", color=colour)
 
 
 def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:

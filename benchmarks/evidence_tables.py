@@ -14,8 +14,6 @@ Row = dict[str, str]
 # Which child of a run the variant is about; all else is about the biggest.
 SMALLEST = ("-jointly",)
 COMPARED = ("reference_top1", "difference", "difference_low", "difference_high")
-# The run whose children those of a part are compared with.
-REFERENCE = {"finetuning": "averaged", "alone": "main"}
 # What an ablation is compared with, if not `full`: all that learns from labels, as it does.
 FULL, ON_LABELS = "full", "sandwich_on_labels"
 REFERENCE_VARIANT = {"no_sandwich": ON_LABELS, "no_sandwich_four_paths": ON_LABELS}
@@ -23,26 +21,20 @@ EFFECT = (
     "difference", "difference_low", "difference_high", "difference_images_low",
     "difference_images_high",
 )  # fmt: skip
-NEEDS = {
-    "averaged": ["main"],
-    "finetuning": ["main", "averaged"],
-    "alone": ["main"],
-    "calibration": ["main"],
-}
+NEEDS_MAIN = ("finetuning", "alone", "calibration")
 
 
 def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> None:
     """Writes what is there, and prints it as Markdown."""
     results.mkdir(parents=True, exist_ok=True)
     plots.mkdir(parents=True, exist_ok=True)
-    main, averaged = (_rows(workdir / part) for part in ("main", "averaged"))
-    for part, rows in (("main", main), ("averaged", averaged)):
-        if rows:
-            _save(results, part, rows, workdir / part)
-            _print(f"Children sliced, {part}", _main_lines(rows))
+    main = _rows(workdir / "main")
+    if main:
+        _save(results, "main", main, workdir / "main")
+        _print("Children sliced", _main_lines(main))
     compared: dict[str, list[Row]] = {}
-    for part, reference in REFERENCE.items():
-        compared[part] = _compared(workdir / part, workdir / reference)
+    for part in ("finetuning", "alone"):
+        compared[part] = _against_main(workdir, part)
         if compared[part]:
             _save(results, part, compared[part], workdir / part)
             _print(part.capitalize(), _compared_lines(compared[part]))
@@ -68,7 +60,7 @@ def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> 
     from evidence_plots import draw_convergence, draw_front
 
     if main:
-        draw_front(main, averaged, compared["alone"], plots / "evidence_front.png")
+        draw_front(main, compared["alone"], plots / "evidence_front.png")
     if curves:
         draw_convergence(curves, plots / "evidence_convergence.png")
 
@@ -93,7 +85,7 @@ def _save(results: pathlib.Path, name: str, rows: Sequence[Row], sweep: pathlib.
 
     path = results / f"cifar10_{name}_{_conditions(sweep)}.csv"
     part = {"ablation_effects": "ablations"}.get(name, name.removeprefix("convergence_"))
-    parts = ",".join([*NEEDS.get(part, []), part])
+    parts = f"main,{part}" if part in NEEDS_MAIN else part
     command = f"python benchmarks/evidence.py --data=DATA --workdir=DIR --parts={parts}"
     rows = [{**row, "command": command} for row in rows]
     columns = list(rows[0])
@@ -125,25 +117,25 @@ def _right(folder: pathlib.Path, child: str) -> np.ndarray:
         return predictions[child] == predictions["labels"]
 
 
-def _compared(folder: pathlib.Path, reference: pathlib.Path) -> list[Row]:
-    """The child that each variant is about, with its difference to the same child of a run.
+def _against_main(workdir: pathlib.Path, part: str) -> list[Row]:
+    """The child that each variant is about, with its difference to the same child of main.
 
     The interval is paired over the test images; it does not know of other seeds.
     """
     from bignas_tf.intervals import paired_interval
 
-    sliced = {row["child"]: row for row in _rows(reference)}
+    main = {row["child"]: row for row in _rows(workdir / "main")}
     found = []
-    for row in _rows(folder):
+    for row in _rows(workdir / part):
         joint = row["variant"].endswith(SMALLEST)
         if row["child"] != ("smallest" if joint else "biggest"):
             continue
         child = row["variant"].split("-")[0]
-        right = _right(folder / _run(row), row["child"])
-        other = _right(reference / _run(sliced[child]), child)
-        low, high = paired_interval(right, other)
+        right = _right(workdir / part / _run(row), row["child"])
+        reference = _right(workdir / "main" / _run(main[child]), child)
+        low, high = paired_interval(right, reference)
         values = (
-            sliced[child]["top1"], f"{right.mean() - other.mean():.6f}", f"{low:.6f}",
+            main[child]["top1"], f"{right.mean() - reference.mean():.6f}", f"{low:.6f}",
             f"{high:.6f}",
         )  # fmt: skip
         found.append({**row, "child": child, **dict(zip(COMPARED, values, strict=True))})

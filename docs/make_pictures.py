@@ -2,7 +2,7 @@
 
     python docs/make_pictures.py
 
-The accuracies are read from zoo/results/cifar10_averaged_2epochs_tensorflow_cpu.csv.
+The accuracies are read from zoo/results/cifar10_main_20epochs_tensorflow_cpu.csv.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from bignas_tf.report.drawing import COLOUR, plot_style
 
 DOCS = Path(__file__).resolve().parent
-RESULTS = DOCS.parent / "zoo" / "results" / "cifar10_averaged_2epochs_tensorflow_cpu.csv"
+RESULTS = DOCS.parent / "zoo" / "results" / "cifar10_main_20epochs_tensorflow_cpu.csv"
 
 
 def save(figure: Figure, name: str) -> None:

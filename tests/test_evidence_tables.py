@@ -98,7 +98,6 @@ def test_everything_there_is_becomes_tables_and_plots(tables, tmp_path, capsys):
     ends = {"biggest": 0.9, "smallest": (0.7, 0.2)}
     folder.run("main", "full", 0, {**ends, "s": (0.75, 0.3), "l": (0.85, 0.6)})
     folder.log("main", "full-seed0", 2)
-    folder.run("averaged", "full", 0, {**ends, "s": (0.78, 0.3)})
     folder.run("finetuning", "s-lr0.01", 0, {"biggest": 0.7, "smallest": 0.7})
     folder.run("alone", "l-jointly", 0, {"biggest": 0.88, "smallest": (0.8, 0.5)})
     folder.run("rates", "full-rate0.2", 0, ends)
@@ -108,16 +107,16 @@ def test_everything_there_is_becomes_tables_and_plots(tables, tmp_path, capsys):
         folder.run("ablations", "other", seed, {"biggest": 0.8, "smallest": (0.65, 0.3)})
     results, plots = written(tables, folder, tmp_path)
     names = {path.name for path in results.iterdir()}
-    kinds = ("main", "averaged", "finetuning", "alone", "rates", "ablations", "ablation_effects")
+    kinds = ("main", "finetuning", "alone", "rates", "ablations", "ablation_effects")
     kinds += ("convergence_main", "convergence_ablations")
     assert names == {f"cifar10_{kind}_2epochs_tensorflow_cpu.csv" for kind in kinds}
-    (row,) = read(results, "finetuning")  # of the children that are cut out last
+    (row,) = read(results, "finetuning")
     right = folder.right["finetuning", "s-lr0.01", 0, "biggest"]
-    reference = folder.right["averaged", "full", 0, "s"]
+    reference = folder.right["main", "full", 0, "s"]
     assert row["child"] == "s"
     assert float(row["difference"]) == pytest.approx(right.mean() - reference.mean(), abs=1e-6)
     assert interval(row) == pytest.approx(paired_interval(right, reference), abs=1e-6)
-    assert row["command"].endswith("--parts=main,averaged,finetuning")
+    assert row["command"].endswith("--parts=main,finetuning")
     (row,) = read(results, "alone")  # jointly: the child is the smallest
     right = folder.right["alone", "l-jointly", 0, "smallest"]
     reference = folder.right["main", "full", 0, "l"]

@@ -25,8 +25,7 @@ from commands_fixture import (
 
 from bignas_tf.commands.run_folder import load_run
 from bignas_tf.evaluation import prepared
-from bignas_tf.json_lines import read_lines
-from bignas_tf.search import front
+from bignas_tf.search.results import read_selected
 from bignas_tf.training.state import load_trained
 from bignas_tf.zoo import presets as presets_module
 from bignas_tf.zoo import trained
@@ -87,13 +86,12 @@ def test_a_published_supernet_has_the_runs_weights_and_nothing_of_its_optimizer(
     assert (zoo / "tiny.safetensors").stat().st_size < expected.path.stat().st_size * 0.7
 
 
-@pytest.mark.parametrize("limit", [MIDDLE, BIG])
-def test_a_child_of_the_front_is_as_accurate_as_the_search_found_it(run, zoo, tmp_path, limit):
+@pytest.mark.parametrize(("name", "limit"), [("s", MIDDLE), ("l", BIG)])
+def test_a_child_of_the_front_is_the_one_that_the_search_selected(run, zoo, tmp_path, name, limit):
     output = tmp_path / "children"
     done("extract", "--supernet=tiny", f"--budget=mmacs:{limit:.6f}", f"--output={output}")
     (path,) = output.glob("*.keras")
-    points = front(read_lines(run / "select" / "points.jsonl"))
-    best = max((p for p in points if p["mmacs"] <= limit + 1e-6), key=lambda p: p["accuracy"])
+    (best,) = (entry for entry in read_selected(run / "select") if entry["name"] == name)
     described = read(path.with_suffix(".json"))
     assert described["genotype"] == best["genotype"]
     _, data = load_run(types.SimpleNamespace(workdir=run, data=None))

@@ -106,14 +106,22 @@ def write_supernet(trained, path: pathlib.Path) -> dict:
 
 
 def write_front(trained, data, workdir: pathlib.Path, path: pathlib.Path) -> int:
-    """The front of the search with the statistics of its children; returns their number."""
+    """The front of the search with the statistics of its children; returns their number.
+
+    Selected children are among them, of which one may be dearer than another of its accuracy.
+    """
     from bignas_tf.evaluation import ChildEvaluator
     from bignas_tf.json_lines import read_lines
     from bignas_tf.search import front
+    from bignas_tf.search.results import read_selected
     from bignas_tf.search.select import POINTS
     from bignas_tf.training.checkpoints import write_checkpoint
 
-    points = front(read_lines(workdir / "select" / POINTS))
+    searched = read_lines(workdir / "select" / POINTS)
+    selected = [entry["genotype"] for entry in read_selected(workdir / "select")]
+    points = front(searched)
+    points += [p for p in searched if p["genotype"] in selected and p not in points]
+    points.sort(key=lambda point: point["mmacs"])
     evaluator = ChildEvaluator(trained.supernet, data.calibration, data.held_out)
     arrays = {}
     for position, point in enumerate(points):
@@ -130,10 +138,6 @@ def _training(recipe: dict, steps_per_epoch: int) -> str:
     length = f"{recipe['epochs']} epochs of {steps_per_epoch} steps at batch {recipe['batch_size']}"
     if recipe["ema"]:
         length += f", children cut from averaged weights (decay {recipe['ema']:g})"
-    if recipe["init_from"]:
-        first = pathlib.Path(recipe["init_from"]) / "run.json"
-        before = json.loads(first.read_text(encoding="utf-8"))["recipe"]
-        length = f"{before['epochs']} epochs of the recipe `{before['name']}`, then {length}"
     return (
         f"{length}; {recipe['held_out']:,} training images held out for the selection, "
         f"{recipe['calibration_images']:,} for batch-norm statistics, seed {recipe['seed']}"
@@ -180,9 +184,9 @@ training, calibration or selection.
     {command}
 
 **Evaluation.** All test images, once, without finetuning; the intervals are Wilson's over
-images, not over seeds. The table's figures again:
+images, not over seeds. The table's figures again, a line each:
 
-    bignas evaluate --model={FAMILY}_s --data=folder:CIFAR10
+    for size in s m l xl; do bignas evaluate --model={FAMILY}_$size --data=folder:CIFAR10; done
 
 with CIFAR-10 as folders `train/CLASS/*` and `test/CLASS/*`, or `--data=tfds:cifar10`.
 

@@ -193,6 +193,7 @@ def _extract_from_front(arguments: Any, trained: Any, folder: Path) -> None:
     from bignas_tf.checks import require
     from bignas_tf.extract import assign_weights, extract
     from bignas_tf.search.budget import check_feasible, parse_budgets
+    from bignas_tf.search.evaluator import loss_of
     from bignas_tf.search.metrics import LATENCY
     from bignas_tf.training.checkpoints import read_checkpoint
     from bignas_tf.zoo.trained import front_file
@@ -210,7 +211,10 @@ def _extract_from_front(arguments: Any, trained: Any, folder: Path) -> None:
         allowed = [i for i, (genotype, _) in enumerate(points) if budget.allows(genotype)]
         front_meets = "met by a child of the front; --genotype with --data cuts any other"
         require(len(allowed) > 0, "budget", front_meets, arguments.budget)
-        best[budget.name] = max(allowed, key=lambda i: points[i][1]["accuracy"])
+        # As a search breaks ties.
+        best[budget.name] = max(
+            allowed, key=lambda i: (points[i][1]["accuracy"], -loss_of(points[i][1]))
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for budget_name, position in best.items():
         genotype, point = points[position]

@@ -128,6 +128,6 @@ def BigNASCifarXL(  # noqa: D103 - BASE_DOCSTRING, below
 
 
 BigNASCifarS.__doc__ = BASE_DOCSTRING.format(name="BigNASCifarS", resolution=24)
-BigNASCifarM.__doc__ = BASE_DOCSTRING.format(name="BigNASCifarM", resolution=28)
+BigNASCifarM.__doc__ = BASE_DOCSTRING.format(name="BigNASCifarM", resolution=24)
 BigNASCifarL.__doc__ = BASE_DOCSTRING.format(name="BigNASCifarL", resolution=28)
 BigNASCifarXL.__doc__ = BASE_DOCSTRING.format(name="BigNASCifarXL", resolution=32)
