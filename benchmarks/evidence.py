@@ -1,6 +1,6 @@
 """The method's claims on CIFAR-10: every run, table and plot.
 
-Parts, each of which goes on where it was stopped; all but rates and ablations need main:
+Parts, each of which resumes where it was stopped; all but rates and ablations need main:
   main         the supernet, and S, M, L, XL selected under 3.4, 5, 7 and 10 MMACs
   finetuning   each of them finetuned for two epochs at three learning rates
   alone        S and L trained alone, by an external teacher, and jointly with their own
@@ -38,7 +38,7 @@ _BACKEND = flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of
 SELECT = {"budget": "mmacs:3.4,5,7,10", "names": "s,m,l,xl"}
 FINETUNING_RATES = (0.01, 0.001, 0.0001)
 RATES_TRIED = (0.2, 0.4, 0.8, 1.6)
-# Of the ablations: the best of rates for learning from labels, half of the best for `full`, so
+# Of the ablations: the best of rates for learning from labels, less than the best for `full`, so
 # that no variant loses by too large a step.
 RATE = 0.4
 # Between the ends: some choice of every gene that is neither smallest nor biggest, or either.

@@ -90,7 +90,9 @@ def test_weights_are_the_file_of_their_hash_and_accuracy_has_its_source(name):
     assert hashlib.sha256((FILES / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
     low, high = accuracy["top1_interval"]
     assert low < accuracy["top1"] < high
-    assert accuracy["top1_uncalibrated"] < accuracy["top1"]
+    # XL is nearly the biggest child, whose statistics these are.
+    bound = accuracy["top1"] if name == "bignascifar_xl" else low
+    assert accuracy["top1_uncalibrated"] < bound
     assert "ours: `bignas evaluate`" in accuracy["source"]
     assert len(preset["labels"]) == zoo.get_spec(name).classes == 10
     assert (preset["image_size"], preset["published"]) == (32, None)
