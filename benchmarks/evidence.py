@@ -1,7 +1,8 @@
 """The method's claims on CIFAR-10: every run, table and plot.
 
-Parts, each of which resumes where it was stopped; all but rates and ablations need main:
+Parts, each of which resumes where it was stopped; finetuning, alone and calibration need main:
   main         the supernet, and S, M, L, XL selected under 3.4, 5, 7 and 10 MMACs
+  ending       the supernet once more, the learning rate falling to the end
   finetuning   each of them finetuned for two epochs at three learning rates
   alone        S and L trained alone, by an external teacher, and jointly with their own
   rates        learning rates for the ablations, with and without distillation, one seed
@@ -24,13 +25,13 @@ import sys
 import evidence_tables
 from absl import app, flags
 
-PARTS = ("main", "finetuning", "alone", "rates", "ablations", "calibration")
+PARTS = ("main", "ending", "finetuning", "alone", "rates", "ablations", "calibration")
 _DATA = flags.DEFINE_string("data", None, "CIFAR-10: folder:PATH or tfds:cifar10.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of all runs.", required=True)
 _PARTS = flags.DEFINE_list("parts", [*PARTS, "tables"], "What to do of the above.")
 _RESULTS = flags.DEFINE_string("results", "zoo/results", "Where the CSV files go.")
 _PLOTS = flags.DEFINE_string("plots", "docs", "Where the plots go.")
-_EPOCHS = flags.DEFINE_integer("epochs", 20, "Of main and alone.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 20, "Of main, ending and alone.", lower_bound=1)
 _SHORT = flags.DEFINE_integer("ablation_epochs", 4, "Of rates and ablations.", lower_bound=1)
 _SEEDS = flags.DEFINE_list("ablation_seeds", ["0", "1", "2"], "Of the ablations.")
 _BACKEND = flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
@@ -72,6 +73,11 @@ def _schedule(**fields: object) -> dict[str, object]:
 
 def _main() -> dict[str, object]:
     return {"set": {"epochs": _EPOCHS.value}, "variants": {"full": {}}, "select": SELECT}
+
+
+def _ending() -> dict[str, object]:
+    variants = {"no_constant_ending": {"schedule": _schedule(constant_ending=False)}}
+    return {"set": {"epochs": _EPOCHS.value}, "variants": variants}
 
 
 def _finetuning() -> dict[str, object]:
@@ -147,6 +153,7 @@ def _ablations() -> dict[str, object]:
 
 SWEEPS = {
     "main": _main,
+    "ending": _ending,
     "finetuning": _finetuning,
     "alone": _alone,
     "rates": _rates,

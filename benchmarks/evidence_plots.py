@@ -65,15 +65,14 @@ def _sliced(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:
-    """Held-out accuracy of both ends over epochs; the ablation with and without the ending."""
+    """Held-out accuracy of both ends over epochs, with and without the constant ending."""
     with plot_style():
         figure = Figure(figsize=(9.0, 3.8))
         left, right = figure.subplots(1, 2)
-        main = _curves(left, [r for r in rows if r["part"] == "main"], {"full": "-"})
+        main = _curves(left, [r for r in rows if r["part"] in ("main", "ending")])
         left.set_title(f"space cifar, {_seeds(main)}", loc="left")
-        styles = {"full": "-", "no_constant_ending": "--"}
-        both = _curves(right, [r for r in rows if r["part"] == "ablations"], styles)
-        right.set_title(f"space cifar_small, {_seeds(both)}", loc="left")
+        ablations = _curves(right, [r for r in rows if r["part"] == "ablations"])
+        right.set_title(f"space cifar_small, {_seeds(ablations)}", loc="left")
         for axes in (left, right):
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -88,11 +87,13 @@ def _seeds(seeds: Sequence[str]) -> str:
     return "one seed" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
 
 
-def _curves(axes: Axes, rows: Sequence[Row], styles: dict[str, str]) -> list[str]:
+def _curves(axes: Axes, rows: Sequence[Row]) -> list[str]:
     """Draws the mean over the seeds that all of the variants have; returns these."""
-    of_each = [{row["seed"] for row in rows if row["variant"] == name} for name in styles]
-    shared = sorted(set.intersection(*of_each))
-    for variant, style in styles.items():
+    variants = dict.fromkeys(row["variant"] for row in rows)
+    of_each = [{row["seed"] for row in rows if row["variant"] == name} for name in variants]
+    shared = sorted(set.intersection(*of_each)) if of_each else []
+    for variant in variants:
+        style = "-" if variant == "full" else "--"
         for child, colour in (("biggest", COLOUR["front"]), ("smallest", COLOUR["test"])):
             values: dict[int, list[float]] = {}
             for row in rows:

@@ -21,7 +21,7 @@ EFFECT = (
     "difference", "difference_low", "difference_high", "difference_images_low",
     "difference_images_high",
 )  # fmt: skip
-NEEDS_MAIN = ("finetuning", "alone", "calibration")
+NEEDS_MAIN = ("ending", "finetuning", "alone", "calibration")
 
 
 def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> None:
@@ -33,7 +33,7 @@ def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> 
         _save(results, "main", main, workdir / "main")
         _print("Children sliced", _main_lines(main))
     compared: dict[str, list[Row]] = {}
-    for part in ("finetuning", "alone"):
+    for part in ("ending", "finetuning", "alone"):
         compared[part] = _against_main(workdir, part)
         if compared[part]:
             _save(results, part, compared[part], workdir / part)
@@ -52,7 +52,7 @@ def write(workdir: pathlib.Path, results: pathlib.Path, plots: pathlib.Path) -> 
         _save(results, "calibration", calibration, workdir / "main")
         _print("Calibration", _calibration_lines(calibration_means(calibration)))
     curves = []
-    for part in ("main", "ablations"):
+    for part in ("main", "ending", "ablations"):
         some = convergence(workdir, part)
         if some:
             _save(results, f"convergence_{part}", some, workdir / part)
@@ -118,7 +118,7 @@ def _right(folder: pathlib.Path, child: str) -> np.ndarray:
 
 
 def _against_main(workdir: pathlib.Path, part: str) -> list[Row]:
-    """The child that each variant is about, with its difference to the same child of main.
+    """The children that each variant is about, with their differences to the same of main.
 
     The interval is paired over the test images; it does not know of other seeds.
     """
@@ -127,10 +127,9 @@ def _against_main(workdir: pathlib.Path, part: str) -> list[Row]:
     main = {row["child"]: row for row in _rows(workdir / "main")}
     found = []
     for row in _rows(workdir / part):
-        joint = row["variant"].endswith(SMALLEST)
-        if row["child"] != ("smallest" if joint else "biggest"):
+        child = row["child"] if part == "ending" else _trained_child(row)
+        if child is None:
             continue
-        child = row["variant"].split("-")[0]
         right = _right(workdir / part / _run(row), row["child"])
         reference = _right(workdir / "main" / _run(main[child]), child)
         low, high = paired_interval(right, reference)
@@ -140,6 +139,12 @@ def _against_main(workdir: pathlib.Path, part: str) -> list[Row]:
         )  # fmt: skip
         found.append({**row, "child": child, **dict(zip(COMPARED, values, strict=True))})
     return found
+
+
+def _trained_child(row: Row) -> str | None:
+    """The child of main that a run of one child trained; None for others of the run."""
+    about = "smallest" if row["variant"].endswith(SMALLEST) else "biggest"
+    return row["variant"].split("-")[0] if row["child"] == about else None
 
 
 def _run(row: Row) -> str:

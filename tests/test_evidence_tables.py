@@ -98,6 +98,8 @@ def test_everything_there_is_becomes_tables_and_plots(tables, tmp_path, capsys):
     ends = {"biggest": 0.9, "smallest": (0.7, 0.2)}
     folder.run("main", "full", 0, {**ends, "s": (0.75, 0.3), "l": (0.85, 0.6)})
     folder.log("main", "full-seed0", 2)
+    folder.run("ending", "no_constant_ending", 0, {"biggest": 0.8, "smallest": (0.75, 0.2)})
+    folder.log("ending", "no_constant_ending-seed0", 2)
     folder.run("finetuning", "s-lr0.01", 0, {"biggest": 0.7, "smallest": 0.7})
     folder.run("alone", "l-jointly", 0, {"biggest": 0.88, "smallest": (0.8, 0.5)})
     folder.run("rates", "full-rate0.2", 0, ends)
@@ -107,8 +109,8 @@ def test_everything_there_is_becomes_tables_and_plots(tables, tmp_path, capsys):
         folder.run("ablations", "other", seed, {"biggest": 0.8, "smallest": (0.65, 0.3)})
     results, plots = written(tables, folder, tmp_path)
     names = {path.name for path in results.iterdir()}
-    kinds = ("main", "finetuning", "alone", "rates", "ablations", "ablation_effects")
-    kinds += ("convergence_main", "convergence_ablations")
+    kinds = ("main", "ending", "finetuning", "alone", "rates", "ablations", "ablation_effects")
+    kinds += ("convergence_main", "convergence_ending", "convergence_ablations")
     assert names == {f"cifar10_{kind}_2epochs_tensorflow_cpu.csv" for kind in kinds}
     (row,) = read(results, "finetuning")
     right = folder.right["finetuning", "s-lr0.01", 0, "biggest"]
@@ -121,6 +123,11 @@ def test_everything_there_is_becomes_tables_and_plots(tables, tmp_path, capsys):
     right = folder.right["alone", "l-jointly", 0, "smallest"]
     reference = folder.right["main", "full", 0, "l"]
     assert float(row["difference"]) == pytest.approx(right.mean() - reference.mean(), abs=1e-6)
+    both = read(results, "ending")
+    assert [row["child"] for row in both] == ["biggest", "smallest"]
+    right = folder.right["ending", "no_constant_ending", 0, "smallest"]
+    reference = folder.right["main", "full", 0, "smallest"]
+    assert interval(both[1]) == pytest.approx(paired_interval(right, reference), abs=1e-6)
     assert {path.name for path in plots.iterdir()} == {
         "evidence_front.png",
         "evidence_convergence.png",
