@@ -28,7 +28,7 @@ from bignas_tf.ops import (
     Op,
 )
 from bignas_tf.primitives import apply_weightless
-from bignas_tf.spaces import Genotype, MBConvSpace, Space
+from bignas_tf.spaces import Genotype, Space, space_from_config
 from bignas_tf.spaces.sizes import PRESENT, optional_blocks, size_table
 from bignas_tf.table_walk import TableWalk, drop
 from bignas_tf.weights import WeightRole, slice_weights, weight_roles
@@ -274,7 +274,7 @@ class Supernet(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Supernet:
         config = dict(config)
-        config["space"] = MBConvSpace.from_config(config["space"])
+        config["space"] = space_from_config(config["space"])
         return cls(**config)
 
 

@@ -1,6 +1,6 @@
 """Search spaces: what can vary, and the genotypes that pick one point of it."""
 
-from bignas_tf.spaces.catalog import SPACES, get_space, register_space
+from bignas_tf.spaces.catalog import SPACES, get_space, register_space, space_from_config
 from bignas_tf.spaces.genotype import Gene, Genotype, GenotypeError, Space
 from bignas_tf.spaces.mbconv import MBConvSpace, Stage
 
@@ -14,4 +14,5 @@ __all__ = [
     "Stage",
     "get_space",
     "register_space",
+    "space_from_config",
 ]

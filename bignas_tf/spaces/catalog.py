@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from bignas_tf.blocks import SqueezeExcitation
 from bignas_tf.checks import require, require_choice, require_int
+from bignas_tf.spaces.genotype import Space
 from bignas_tf.spaces.mbconv import MBConvSpace, Stage
 
 SE = SqueezeExcitation()  # a quarter of the block's input channels, swish, sigmoid gate
@@ -135,7 +137,7 @@ def _digits() -> MBConvSpace:
     )
 
 
-SPACES: dict[str, Callable[[], MBConvSpace]] = {
+SPACES: dict[str, Callable[[], Space]] = {
     "attentivenas": _attentivenas,
     "bignas": _bignas,
     "cifar": _cifar,
@@ -145,7 +147,10 @@ SPACES: dict[str, Callable[[], MBConvSpace]] = {
 }
 
 
-def get_space(name: str, classes: int | None = None) -> MBConvSpace:
+_CLASSES: dict[str, type[Space]] = {MBConvSpace.__name__: MBConvSpace}
+
+
+def get_space(name: str, classes: int | None = None) -> Space:
     """The space of that name, for another number of classes if given.
 
     Raises:
@@ -156,15 +161,32 @@ def get_space(name: str, classes: int | None = None) -> MBConvSpace:
     if classes is None:
         return space
     require_int("classes", classes)
-    return dataclasses.replace(space, classes=classes)
+    return dataclasses.replace(space, classes=classes)  # type: ignore[type-var]
 
 
-def register_space(space: MBConvSpace) -> None:
-    """Makes a space known by its name in this process, to recipes too.
+def space_from_config(config: Mapping[str, Any]) -> Space:
+    """Inverse of `Space.config`, also after a trip through JSON.
 
     Raises:
-        ValueError: if the name is taken by another space.
+        ValueError: for a class of which no space is registered in this process.
     """
+    name = config.get("class", MBConvSpace.__name__)  # early files have none
+    require_choice("class of the space (register_space)", name, tuple(_CLASSES))
+    return _CLASSES[name].from_config(config)
+
+
+def register_space(space: Space) -> None:
+    """Makes a space known by its name in this process, to recipes too, and its class to files.
+
+    Raises:
+        ValueError: for what is no dataclass derived from `Space`, or if its name or that of
+            its class is taken by another.
+    """
+    ok = isinstance(space, Space) and dataclasses.is_dataclass(space)
+    require(ok, "space", "an instance of a dataclass derived from Space", space)
     known = SPACES[space.name]() if space.name in SPACES else space
     require(known == space, "space", "one whose name is not taken by another", space.name)
+    of_name = _CLASSES.setdefault(type(space).__name__, type(space))
+    free = of_name is type(space)
+    require(free, "space", "of a class whose name is not taken by another", type(space).__name__)
     SPACES[space.name] = lambda: space

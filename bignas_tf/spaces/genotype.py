@@ -12,10 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from bignas_tf.checks import is_int
 from bignas_tf.ops import Op
 from bignas_tf.spec import NetworkSpec
 
 Restriction = Mapping[str, Sequence[int]]
+
+
+def as_tuples(value: Any) -> Any:
+    """A list, which JSON makes of a tuple, and those in it, as tuples again."""
+    return tuple(map(as_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 class GenotypeError(ValueError):
@@ -76,7 +82,9 @@ class Space(abc.ABC):
     """A search space: genes, and how a genotype becomes a network.
 
     Subclasses are frozen dataclasses (spaces compare by value) with a `name` and
-    `classes`, and define `genes`, `spec`, `all_ops_spec`, `resolutions` and `optional_ops`.
+    `classes`, and define `genes`, among them `resolution`, `spec` and `all_ops_spec`; where
+    recipes may `restrict` them also `with_choices`, and `from_config` where a field is more
+    than numbers, texts and tuples of them.
     """
 
     name: str
@@ -100,14 +108,14 @@ class Space(abc.ABC):
         """
 
     @property
-    @abc.abstractmethod
     def resolutions(self) -> tuple[int, ...]:
         """Input heights (= widths) that a genotype may have, ascending, in pixels."""
+        return self.genes[self.index["resolution"]].choices
 
     @property
-    @abc.abstractmethod
     def optional_ops(self) -> frozenset[str]:
-        """Names of ops that a genotype may lack although it has their block."""
+        """Names of ops that a genotype may lack although it has their block: here none."""
+        return frozenset()
 
     @property
     def training_restriction(self) -> dict[str, tuple[int, ...]]:
@@ -265,9 +273,56 @@ class Space(abc.ABC):
         for values in itertools.product(*(gene.choices for gene in self.genes)):
             yield Genotype(self, values)
 
+    def restricted(self, choices: Restriction) -> Space:
+        """The same space with fewer choices.
+
+        Args:
+            choices: those that stay, by gene; genes that are not named keep all of theirs.
+
+        Raises:
+            GenotypeError: for an unknown gene, choices that it does not have, or a space that
+                cannot have fewer.
+        """
+        names = [gene.name for gene in self.genes]
+        for name, some in choices.items():
+            if name not in names:
+                raise GenotypeError(
+                    f"Genes of space '{self.name}' are {', '.join(names)}. Received: {name!r}"
+                )
+            allowed = self.genes[self.index[name]].choices
+            ok = isinstance(some, (list, tuple)) and len(some) > 0
+            if not ok or not all(is_int(value) and value in allowed for value in some):
+                raise GenotypeError(
+                    f"`{name}` of space '{self.name}' must keep one or more of "
+                    f"{', '.join(map(str, allowed))}. Received: {some!r}"
+                )
+        kept = {
+            gene.name: tuple(sorted({*choices.get(gene.name, gene.choices)})) for gene in self.genes
+        }
+        same = all(kept[gene.name] == gene.choices for gene in self.genes)
+        return self if same else self.with_choices(kept)
+
+    def with_choices(self, choices: Mapping[str, tuple[int, ...]]) -> Space:
+        """The same space with these choices of every gene, which are among its own.
+
+        Raises:
+            GenotypeError: if the space does not define it.
+        """
+        raise GenotypeError(
+            f"Space '{self.name}' must define `with_choices` to have fewer choices. "
+            f"Received: a {type(self).__name__} without it"
+        )
+
     def config(self) -> dict[str, Any]:
-        """All fields as plain data."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        """All fields as plain data, and the `class`."""
+        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {"class": type(self).__name__, **fields}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Space:
+        """Inverse of `config`, also after a trip through JSON."""
+        fields = {k: v for k, v in config.items() if k != "class"}
+        return cls(**{k: as_tuples(v) for k, v in fields.items()})
 
     def to_json(self) -> dict[str, Any]:
         """Name, classes and choices as plain data: what searches of one space share."""

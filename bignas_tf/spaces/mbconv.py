@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bignas_tf.blocks import (
@@ -18,7 +18,7 @@ from bignas_tf.blocks import (
     make_divisible,
 )
 from bignas_tf.checks import is_int, require, require_choice
-from bignas_tf.spaces.genotype import Gene, Genotype, GenotypeError, Space
+from bignas_tf.spaces.genotype import Gene, Genotype, Space, as_tuples
 from bignas_tf.spec import NetworkSpec
 
 # What varies in a stage; `Stage` holds the choices under the plural.
@@ -145,60 +145,27 @@ class MBConvSpace(Space):
         return (*genes, Gene("head_width", self.head_widths, "head"))
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> MBConvSpace:
-        """Inverse of `config`, also after a trip through JSON."""
-
-        def frozen(fields: dict[str, Any]) -> dict[str, Any]:
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-
+    def from_config(cls, config: Mapping[str, Any]) -> MBConvSpace:
         stages = []
         for stage in config["stages"]:
             se = SqueezeExcitation(**stage["se"]) if stage["se"] else None
-            stages.append(Stage(**frozen({**stage, "se": se})))
-        return cls(**frozen({**config, "stages": tuple(stages)}))
+            stages.append(Stage(**{k: as_tuples(v) for k, v in (stage | {"se": se}).items()}))
+        return super().from_config({**config, "stages": stages})  # type: ignore[return-value]
 
-    def restricted(self, choices: Mapping[str, Sequence[int]]) -> MBConvSpace:
-        """The same space with fewer choices.
-
-        Args:
-            choices: those that stay, by gene; genes that are not named keep all of theirs.
-
-        Raises:
-            GenotypeError: for an unknown gene, or choices that it does not have.
-        """
-        names = [gene.name for gene in self.genes]
-        for name, some in choices.items():
-            if name not in names:
-                raise GenotypeError(
-                    f"Genes of space '{self.name}' are {', '.join(names)}. Received: {name!r}"
-                )
-            allowed = self.genes[self.index[name]].choices
-            ok = isinstance(some, (list, tuple)) and len(some) > 0
-            if not ok or not all(is_int(value) and value in allowed for value in some):
-                raise GenotypeError(
-                    f"`{name}` of space '{self.name}' must keep one or more of "
-                    f"{', '.join(map(str, allowed))}. Received: {some!r}"
-                )
-        kept = {
-            gene.name: tuple(sorted({*choices.get(gene.name, gene.choices)})) for gene in self.genes
-        }
+    def with_choices(self, choices: Mapping[str, tuple[int, ...]]) -> MBConvSpace:
         stages = []
         for n, stage in enumerate(self.stages, 1):
-            fields: dict[str, Any] = {f"{w}s": kept[f"stage{n}_{w}"] for w in _STAGE_GENES}
+            fields: dict[str, Any] = {f"{w}s": choices[f"stage{n}_{w}"] for w in _STAGE_GENES}
             stages.append(dataclasses.replace(stage, **fields))
-        trained = tuple(r for r in self.training_resolutions if r in kept["resolution"])
+        trained = tuple(r for r in self.training_resolutions if r in choices["resolution"])
         return dataclasses.replace(
             self,
-            resolution_choices=kept["resolution"],
-            stem_widths=kept["stem_width"],
+            resolution_choices=choices["resolution"],
+            stem_widths=choices["stem_width"],
             stages=tuple(stages),
-            head_widths=kept["head_width"],
+            head_widths=choices["head_width"],
             training_resolutions=trained,
         )
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        return self.resolution_choices
 
     @functools.cached_property
     def optional_ops(self) -> frozenset[str]:  # type: ignore[override]

@@ -19,7 +19,7 @@ from bignas_tf.checks import (
 )
 from bignas_tf.data import AugmentationPolicy
 from bignas_tf.data.encoded import ON_BAD_IMAGE
-from bignas_tf.spaces import MBConvSpace, get_space
+from bignas_tf.spaces import Space, get_space
 
 # Keras's name of each precision.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -149,11 +149,13 @@ class Recipe:
         """The augmentation."""
         return AugmentationPolicy.from_dict(dict(self.augmentation))
 
-    def build_space(self, classes: int | None = None) -> MBConvSpace:
+    def build_space(self, classes: int | None = None) -> Space:
         """The search space, for another number of classes than its own if given."""
         space = get_space(self.space, classes)
         if self.shortcut is not None:
-            space = dataclasses.replace(space, shortcut=self.shortcut)
+            allowed = f"None for space '{space.name}', which has none"
+            require(hasattr(space, "shortcut"), "shortcut", allowed, self.shortcut)
+            space = dataclasses.replace(space, shortcut=self.shortcut)  # type: ignore[type-var]
         return space.restricted(self.restrict)
 
     def replace(self, **fields: Any) -> Recipe:

@@ -13,7 +13,7 @@ import keras
 
 from bignas_tf.data.batches import BatchPlan
 from bignas_tf.files import FolderInUse, only_writer
-from bignas_tf.spaces import MBConvSpace
+from bignas_tf.spaces import space_from_config
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import CheckpointError, CheckpointManager
 from bignas_tf.training.recipe import Recipe
@@ -138,7 +138,7 @@ class RunCheckpoints:
         self._check_same("space", metadata["space"]["name"], space.name)
         self._check_same("classes", metadata["classes"], list(source.classes))
         # A space may have been redefined under its name, with weights of the same shapes.
-        was, now = MBConvSpace.from_config(metadata["space"]).config(), space.config()
+        was, now = space_from_config(metadata["space"]).config(), space.config()
         for field in now:
             self._check_same(f"`{field}` of space '{space.name}'", was[field], now[field])
         self._check_same("data fingerprint", metadata["fingerprint"], source.fingerprint)

@@ -59,7 +59,7 @@ def load_run_data(recipe: Recipe, data: str | None = None) -> RunData:
     source = load_source(
         name,
         image_size=recipe.image_size,
-        channels=space.input_channels,
+        channels=space.smallest().spec().input_shape[-1],
         on_bad_image=recipe.on_bad_image,
         encoded=recipe.policy().crop > 0,
     )

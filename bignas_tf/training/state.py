@@ -17,7 +17,7 @@ from bignas_tf.data import Split
 from bignas_tf.evaluation import forward
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.resize import resize
-from bignas_tf.spaces import MBConvSpace
+from bignas_tf.spaces import space_from_config
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.supernet import Supernet
 from bignas_tf.training.checkpoints import (
@@ -161,7 +161,7 @@ def load_trained(path: str | Path, argument: str = "workdir") -> Trained:
             )
         arrays, metadata = read_checkpoint(path)
     require_run(path, metadata)
-    space = MBConvSpace.from_config(metadata["space"])
+    space = space_from_config(metadata["space"])
     recipe = Recipe.from_json(metadata["recipe"])
     supernet = Supernet(space, seed=recipe.seed, zero_gamma=recipe.zero_gamma)
     supernet.assign(_averages(supernet, arrays) or _under(WEIGHTS, arrays))
@@ -179,7 +179,7 @@ def load_trained(path: str | Path, argument: str = "workdir") -> Trained:
 def initialize_from(supernet: Supernet, path: str | Path) -> list[str]:
     """Starts a supernet from the weights of another, of its space or one it is a part of.
 
-    A part (`MBConvSpace.restricted`), such as a single child, takes its slices. The
+    A part (`Space.restricted`), such as a single child, takes its slices. The
     classifier is taken only where the number of classes is the same.
 
     Returns:
@@ -209,7 +209,7 @@ def _require_part(space: Any, whole: Any, path: str | Path) -> None:
             f"Received: {path}, of another: {error}"
         ) from error
     free = ("name", "classes", "dropout", "training_resolutions")  # the weights do not see them
-    other = [k for k, v in part.config().items() if v != space.config()[k] and k not in free]
+    other = [k for k, v in part.config().items() if v != space.config().get(k) and k not in free]
     if other:
         raise CheckpointError(
             f"`init_from` must be a checkpoint of space '{space.name}'. "
