@@ -214,6 +214,34 @@ def test_kernel_sizes_that_the_weights_do_not_contain_are_refused(layer_class):
     assert layer_class(**{**arguments, "max_kernel_size": 1}, strides=2)(x).shape[1:3] == (4, 3)
 
 
+@pytest.mark.parametrize(
+    ("layer_class", "arguments", "rank"),
+    [
+        (ElasticConv2D, CONV, 4),
+        (ElasticDepthwiseConv2D, DEPTHWISE, 4),
+        (ElasticDense, {"max_in_channels": 8, "max_channels": 12}, 2),
+        (ElasticBatchNormalization, {"max_channels": 8}, 4),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_are_refused(layer_class, arguments, rank):
+    layer = layer_class(**arguments)
+
+    def inputs(channels):
+        return np.zeros((2, *(5 for _ in range(rank - 2)), channels), "float32")
+
+    with pytest.raises(ValueError, match=r"`inputs` must be at most 8 channels wide.*Received: 9"):
+        layer(inputs(9))
+    with pytest.raises(ValueError, match="`inputs` must be 8 channels wide.*Received: 7"):
+        layer(inputs(7), masked=True)
+    if layer_class is not ElasticDepthwiseConv2D:  # whose channels are those of its inputs
+        for bad in (0, -1, 13):
+            with pytest.raises(ValueError, match=rf"`channels` must be 1 to .*Received: {bad}\b"):
+                layer(inputs(8), channels=bad)
+    for name in arguments:
+        with pytest.raises(ValueError, match=f"`{name}` must be an integer of at least 1"):
+            layer_class(**{**arguments, name: "8"})
+
+
 @pytest.mark.parametrize("zero_gamma", [False, True])
 def test_gamma_starts_at_zero_or_one(zero_gamma):
     layer = ElasticBatchNormalization(3, zero_gamma=zero_gamma)

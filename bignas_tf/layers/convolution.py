@@ -7,10 +7,13 @@ from typing import Any
 import keras
 from keras import ops as K
 
+from bignas_tf.checks import require_int
 from bignas_tf.layers.slicing import (
     Size,
     centre,
     channel_mask,
+    check_channels,
+    check_inputs,
     check_kernel_size,
     check_odd,
     first,
@@ -47,8 +50,9 @@ class ElasticConv2D(keras.layers.Layer):
         `max_channels` wide.
 
     Raises:
-        ValueError: if `max_kernel_size` is even, or a `kernel_size` given as int is even,
-            too large, or 1 at a stride above 1.
+        ValueError: if a size is no positive int or `max_kernel_size` is even; in a call for
+            inputs or a size given as int that the weights do not have, and a `kernel_size` of 1
+            at a stride above 1.
 
     Reference:
         Yu et al., "BigNAS", ECCV 2020, section 3.2.
@@ -66,7 +70,8 @@ class ElasticConv2D(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_odd(max_kernel_size)
+        require_int("max_in_channels", max_in_channels)
+        _require_sizes(max_channels, max_kernel_size, strides, dilation)
         self.max_in_channels = max_in_channels
         self.max_channels = max_channels
         self.max_kernel_size = max_kernel_size
@@ -108,6 +113,8 @@ class ElasticConv2D(keras.layers.Layer):
     def call(
         self, inputs: Any, channels: Size = None, kernel_size: Size = None, masked: bool = False
     ) -> Any:
+        check_inputs(inputs, self.max_in_channels, masked)
+        check_channels(channels, self.max_channels)
         check_kernel_size(kernel_size, self.max_kernel_size, self.strides)
         in_channels = None if masked else K.shape(inputs)[-1]
         kernel = self.kernel_part(in_channels, channels, kernel_size, masked)
@@ -129,6 +136,14 @@ class ElasticConv2D(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def _require_sizes(max_channels: int, max_kernel_size: int, strides: int, dilation: int) -> None:
+    require_int("max_channels", max_channels)
+    require_int("max_kernel_size", max_kernel_size)
+    check_odd(max_kernel_size)
+    require_int("strides", strides)
+    require_int("dilation", dilation)
 
 
 @keras.saving.register_keras_serializable(package="bignas_tf")
@@ -155,8 +170,9 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         `(batch, ceil(height / strides), ceil(width / strides), channels)`.
 
     Raises:
-        ValueError: if `max_kernel_size` is even, or a `kernel_size` given as int is even,
-            too large, or 1 at a stride above 1.
+        ValueError: if a size is no positive int or `max_kernel_size` is even; in a call for
+            inputs or a size given as int that the weights do not have, and a `kernel_size` of 1
+            at a stride above 1.
 
     Reference:
         Yu et al., "BigNAS", ECCV 2020, section 3.2.
@@ -172,7 +188,7 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_odd(max_kernel_size)
+        _require_sizes(max_channels, max_kernel_size, strides, dilation)
         self.max_channels = max_channels
         self.max_kernel_size = max_kernel_size
         self.strides = strides
@@ -199,6 +215,7 @@ class ElasticDepthwiseConv2D(keras.layers.Layer):
         return kernel
 
     def call(self, inputs: Any, kernel_size: Size = None, masked: bool = False) -> Any:
+        check_inputs(inputs, self.max_channels, masked)
         check_kernel_size(kernel_size, self.max_kernel_size, self.strides)
         channels = None if masked else K.shape(inputs)[-1]
         kernel = self.kernel_part(channels, kernel_size, masked)

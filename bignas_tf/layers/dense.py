@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops as K
 
-from bignas_tf.layers.slicing import Size, channel_mask, first
+from bignas_tf.checks import require_int
+from bignas_tf.layers.slicing import Size, channel_mask, check_channels, check_inputs, first
 
 
 @keras.saving.register_keras_serializable(package="bignas_tf")
@@ -28,6 +29,10 @@ class ElasticDense(keras.layers.Layer):
 
     Returns:
         `(batch, channels)`; with `masked` `max_channels` wide.
+
+    Raises:
+        ValueError: if a size is no positive int; in a call for inputs or `channels` given as
+            int that the weights do not have.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class ElasticDense(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        require_int("max_in_channels", max_in_channels)
+        require_int("max_channels", max_channels)
         self.max_in_channels = max_in_channels
         self.max_channels = max_channels
         self.use_bias = use_bias
@@ -69,6 +76,8 @@ class ElasticDense(keras.layers.Layer):
         return kernel
 
     def call(self, inputs: Any, channels: Size = None, masked: bool = False) -> Any:
+        check_inputs(inputs, self.max_in_channels, masked)
+        check_channels(channels, self.max_channels)
         in_channels = None if masked else K.shape(inputs)[-1]
         outputs = K.matmul(inputs, self.kernel_part(in_channels, channels, masked))
         if self.bias is None:

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops as K
 
-from bignas_tf.layers.slicing import Size, channel_mask, first
+from bignas_tf.checks import require_int
+from bignas_tf.layers.slicing import Size, channel_mask, check_channels, check_inputs, first
 from bignas_tf.primitives import normalize_by_batch
 
 
@@ -34,6 +35,10 @@ class ElasticBatchNormalization(keras.layers.Layer):
     Returns:
         A tensor of the shape of `inputs`.
 
+    Raises:
+        ValueError: if `max_channels` is no positive int; in a call for inputs or `channels`
+            given as int that the weights do not have.
+
     Reference:
         Yu et al., "BigNAS", ECCV 2020, sections 3.2 and 3.3.
     """
@@ -47,6 +52,7 @@ class ElasticBatchNormalization(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)  # statistics stay float32
+        require_int("max_channels", max_channels)
         self.max_channels = max_channels
         self.epsilon = epsilon
         self.zero_gamma = zero_gamma
@@ -61,6 +67,8 @@ class ElasticBatchNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, channels: Size = None, masked: bool = False) -> Any:
+        check_inputs(inputs, self.max_channels, masked)
+        check_channels(channels, self.max_channels)
         x = K.cast(inputs, self.variable_dtype)
         if masked:
             gamma, beta = self.gamma, self.beta

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops as K
 
+from bignas_tf.checks import require
+
 Size = Any  # int, int32 scalar tensor, or None for the largest
 
 
@@ -37,6 +39,22 @@ def ring_mask(max_kernel_size: int, kernel_size: Size, dtype: str) -> Any:
     radius = np.abs(np.arange(max_kernel_size) - max_kernel_size // 2)
     ring = np.maximum(radius[:, None], radius[None, :])[:, :, None, None]
     return K.cast(2 * K.convert_to_tensor(ring, "int32") < kernel_size, dtype)
+
+
+def check_channels(channels: Size, max_channels: int) -> None:
+    """Refuses a number of channels, given as int, that the weights do not have."""
+    if isinstance(channels, int):
+        require(1 <= channels <= max_channels, "channels", f"1 to {max_channels}", channels)
+
+
+def check_inputs(inputs: Any, max_channels: int, masked: bool) -> None:
+    """Refuses inputs, where their width is known, that are too wide, or masked and not whole."""
+    width = inputs.shape[-1]
+    if width is None:
+        return
+    ok = width == max_channels if masked else width <= max_channels
+    allowed = f"{'' if masked else 'at most '}{max_channels} channels wide"
+    require(ok, "inputs", allowed, width)
 
 
 def check_odd(max_kernel_size: int) -> None:
