@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         decode_predictions,
         preprocess_input,
     )
+    from bignas_tf.zoo.trained import list_supernets, supernet_file
 
 _MODULES = {
     "BigNASCifarL": "cifar",
@@ -33,7 +34,9 @@ _MODULES = {
     "decode_predictions": "models",
     "from_spec": "building",
     "get_model": "building",
+    "list_supernets": "trained",
     "preprocess_input": "models",
+    "supernet_file": "trained",
 }
 
 __all__ = [
@@ -51,7 +54,9 @@ __all__ = [
     "get_preset",
     "get_spec",
     "list_models",
+    "list_supernets",
     "preprocess_input",
+    "supernet_file",
 ]
 
 
