@@ -233,6 +233,17 @@ def _by_kind(genotype: Any, machine: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
+def _print_kinds(kinds) -> None:
+    alone = sum(row["milliseconds"] for row in kinds)
+    print(f"  every op by itself, in all {alone:11.1f} ms")
+    for row in kinds:
+        print(
+            f"  {row['kind']:22} {row['ops']:4} {row['milliseconds']:8.1f} ms "
+            f"{row['share']:6.1%} {row['gflops']:7.1f} GFLOP/s "
+            f"{row['gbytes_per_s']:6.1f} GB/s {row['of_the_roofline']:6.1%}"
+        )
+
+
 def main(argv: list[str]) -> None:
     """Measures, prints tables and writes the JSON."""
     if len(argv) > 1:
@@ -277,14 +288,7 @@ def main(argv: list[str]) -> None:
             )
         if _OPS.value:
             kinds[name] = _by_kind(genotype, machine)
-            alone = sum(row["milliseconds"] for row in kinds[name])
-            print(f"  every op by itself, in all {alone:11.1f} ms")
-            for row in kinds[name]:
-                print(
-                    f"  {row['kind']:22} {row['ops']:4} {row['milliseconds']:8.1f} ms "
-                    f"{row['share']:6.1%} {row['gflops']:7.1f} GFLOP/s "
-                    f"{row['gbytes_per_s']:6.1f} GB/s {row['of_the_roofline']:6.1%}"
-                )
+            _print_kinds(kinds[name])
     conditions = {
         "device": device(),
         "cores": usable_cores(),

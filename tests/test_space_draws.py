@@ -119,3 +119,10 @@ def test_neighbours_are_all_that_differ_in_exactly_one_gene(name):
         for other in found:
             assert other in space
             assert sum(a != b for a, b in zip(genotype.values, other.values, strict=True)) == 1
+
+
+@pytest.mark.parametrize("argument", ["count", "seed"])
+def test_a_negative_count_or_seed_is_refused(argument):
+    given = {"count": 1, "seed": 0, argument: -1}
+    with pytest.raises(ValueError, match=f"`{argument}` must be an integer of at least 0"):
+        get_space("digits").sample(**given)

@@ -57,4 +57,6 @@ def test_where_there_is_no_file_to_write_to_work_goes_on_too(monkeypatch, stream
     monkeypatch.setattr(sys, "stderr", stream)
     with perhaps_unread():
         raise BrokenPipeError
+    say("nothing")
     say("nothing", error=True)
+    assert sys.stdout is sys.stderr is stream  # left as they were

@@ -26,7 +26,9 @@ class Evaluator(Protocol):
     """
 
     @property
-    def split(self) -> str: ...
+    def split(self) -> str:
+        """Name of the images, such as "held_out"."""
+        ...
 
     def score(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
         """Evaluates genotypes.

@@ -27,12 +27,18 @@ class Asking(Protocol):
     """What an oracle needs of a `Strategy`, or of the `Search` that writes down its results."""
 
     @property
-    def phase(self) -> str: ...
+    def phase(self) -> str:
+        """What the genotypes asked last are for."""
+        ...
 
     @property
-    def finished(self) -> bool: ...
+    def finished(self) -> bool:
+        """Whether nothing more will be asked."""
+        ...
 
-    def ask(self, n: int) -> list[Genotype]: ...
+    def ask(self, n: int) -> list[Genotype]:
+        """Proposes at most `n` genotypes."""
+        ...
 
     def tell(self, genotypes: Sequence[Genotype], metrics: Sequence[Mapping[str, float]]) -> None:
         """Takes results."""

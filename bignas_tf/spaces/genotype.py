@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bignas_tf.checks import is_int
+from bignas_tf.checks import is_int, require_int
 from bignas_tf.ops import Op
 from bignas_tf.spec import NetworkSpec
 
@@ -210,7 +210,13 @@ class Space(abc.ABC):
         return self.genotype([int(options[int(rng.integers(len(options)))]) for options in choices])
 
     def sample(self, count: int, seed: int, restrict: Restriction | None = None) -> list[Genotype]:
-        """`count` genotypes drawn uniformly; the same for the same seed everywhere."""
+        """`count` genotypes drawn uniformly; the same for the same seed everywhere.
+
+        Raises:
+            ValueError: if `count` or `seed` is no integer of at least 0.
+        """
+        require_int("count", count, 0)
+        require_int("seed", seed, 0)
         rng = np.random.Generator(np.random.Philox(seed))
         return [self.draw(rng, restrict) for _ in range(count)]
 
