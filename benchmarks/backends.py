@@ -1,6 +1,6 @@
 r"""The zoo's models under each of Keras's backends: how far their outputs are from TensorFlow's.
 
-    pip install '.[jax]' torch
+    pip install '.[jax,torch]'
     python benchmarks/backends.py --json=backends.json
 
 Every model is built under every backend, each in a process of its own, with the same weights:

@@ -37,11 +37,17 @@ def source_folders(root):
 
 
 def requirements(root):
-    """All of pyproject.toml by normalized name, of every extra."""
+    """Those of pyproject.toml that the lock is of, by normalized name: with the extra `dev`."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    parsed = [Requirement(text) for one in lists for text in one]
-    return {normalized(r.name): r.specifier for r in parsed if r.name != SELF}
+    extras = project["optional-dependencies"]
+    waiting, found = [*project["dependencies"], *extras["dev"]], {}
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        if requirement.name == SELF:
+            waiting += [text for extra in requirement.extras for text in extras[extra]]
+        else:
+            found[normalized(requirement.name)] = requirement.specifier
+    return found
 
 
 def locked(root):
