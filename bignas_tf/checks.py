@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +12,31 @@ from typing import Any
 def require(ok: bool, argument: str, allowed: str, received: Any) -> None:
     """Raises a `ValueError` in the common form unless `ok`."""
     if not ok:
-        raise ValueError(f"`{argument}` must be {allowed}. Received: {received!r}")
+        raise ValueError(f"`{argument}` must be {allowed}. Received: {_shown(received)}")
+
+
+def _shown(received: Any) -> str:
+    """`repr`; of an array or tensor what it is, without its numbers."""
+    rank = getattr(received, "ndim", None)
+    if isinstance(rank, int) and rank > 0 and hasattr(received, "dtype"):
+        shape = tuple(received.shape)
+        return f"{type(received).__name__} of shape {shape} and dtype {received.dtype}"
+    return repr(received)
 
 
 def is_int(value: Any, low: int = 1) -> bool:
     """Whether `value` is an int (no bool) of at least `low`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def as_int(value: Any) -> Any:
+    """The int that an integer of another library stands for, such as NumPy's; or else `value`."""
+    if isinstance(value, bool):
+        return value
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        return value
 
 
 def is_number(value: Any) -> bool:

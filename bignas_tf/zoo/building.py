@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import keras
 
-from bignas_tf.checks import is_int, require, require_choice, require_int
+from bignas_tf.checks import as_int, is_int, require, require_choice, require_int
 from bignas_tf.child import POOLINGS, TOP, build_child
 from bignas_tf.files import read_json
 from bignas_tf.ops import shapes
@@ -19,7 +19,7 @@ from bignas_tf.spec import NetworkSpec
 from bignas_tf.zoo.presets import get_preset, get_spec, list_models
 from bignas_tf.zoo.weights import find_weights, load_weights
 
-ImageShape = tuple[int | None, int | None, int]
+ImageShape = tuple[SupportsIndex | None, SupportsIndex | None, SupportsIndex]
 Weights = str | os.PathLike[str] | None
 
 
@@ -60,7 +60,7 @@ def from_spec(
     input_tensor: Any = None,
     input_shape: ImageShape | None = None,
     pooling: str | None = None,
-    classes: int | None = None,
+    classes: SupportsIndex | None = None,
     classifier_activation: str | Callable | None = "softmax",
     include_preprocessing: bool = True,
     name: str | None = None,
@@ -75,10 +75,11 @@ def from_spec(
             (`bignas extract` writes one beside each) or of a network alone.
         include_top: whether to build the classifier.
         weights: None for random initialization, the path of a `.weights.h5` file that
-            `save_weights` of the same model wrote, or its address: `https://...#sha256=HASH`,
-            or with the extra `hf` `hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH`. A file
-            of the whole model also loads with `include_top=False` and for other `classes`,
-            whose classifier then keeps its initial weights, which a warning tells.
+            `save_weights` of the same model wrote, or its address: `https://...#sha256=HASH`
+            (or `http://`), or with the extra `hf`
+            `hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH`. A file of the whole model also
+            loads with `include_top=False` and for other `classes`, whose classifier then keeps
+            its initial weights, which a warning tells.
         input_tensor: Keras tensor `(batch, height, width, channels)` to use as image input.
         input_shape: `(height, width, channels)`, height and width None for any, or at least as
             many pixels as the network reduces to one. By default the spec's, without the top
@@ -95,7 +96,8 @@ def from_spec(
     Returns:
         A `keras.Model` from images to `(batch, classes)`; without the top to
         `(batch, height, width, channels)` or, pooled, `(batch, channels)`. Its attribute `spec`
-        is its `NetworkSpec`.
+        is its `NetworkSpec`; what `keras.models.clone_model` and `load_model` return has no such
+        attribute.
 
     Raises:
         ValueError: for an argument that is not as described, and for a weights file that is
@@ -117,7 +119,7 @@ def build_model(
     input_tensor: Any = None,
     input_shape: ImageShape | None = None,
     pooling: str | None = None,
-    classes: int | None = None,
+    classes: SupportsIndex | None = None,
     classifier_activation: str | Callable | None = "softmax",
     include_preprocessing: bool = True,
     name: str | None = None,
@@ -129,10 +131,12 @@ def build_model(
     """
     if spec is None:
         spec = get_spec(preset)  # type: ignore[arg-type]
+    require(isinstance(include_top, bool), "include_top", "True or False", include_top)
+    ok = isinstance(include_preprocessing, bool)
+    require(ok, "include_preprocessing", "True or False", include_preprocessing)
     if pooling is not None:
         require_choice("pooling", pooling, POOLINGS)
-    if classes is None:
-        classes = spec.classes
+    classes = spec.classes if classes is None else as_int(classes)
     require_int("classes", classes)
     _check_activation(classifier_activation, include_top and weights is not None)
     shape = _input_shape(spec, include_top, input_tensor, input_shape)
@@ -180,8 +184,12 @@ def _check_activation(activation: str | Callable | None, loads_top: bool) -> Non
     require(not loads_top or found in known, "classifier_activation", allowed, activation)
 
 
-def _input_shape(spec: NetworkSpec, include_top: bool, tensor: Any, shape: Any) -> ImageShape:
+def _input_shape(
+    spec: NetworkSpec, include_top: bool, tensor: Any, shape: Any
+) -> tuple[int | None, int | None, int]:
     """`(height, width, channels)` of the images, None where any size is accepted."""
+    if isinstance(shape, (tuple, list)):
+        shape = tuple(as_int(side) for side in shape)
     if tensor is not None:
         require(keras.utils.is_keras_tensor(tensor), "input_tensor", "a Keras tensor", tensor)
         found = tuple(tensor.shape)[1:]
@@ -190,7 +198,7 @@ def _input_shape(spec: NetworkSpec, include_top: bool, tensor: Any, shape: Any) 
             "input_tensor", "(batch, height, width, channels)", tuple(tensor.shape),
         )  # fmt: skip
         require(
-            shape is None or tuple(shape) == found,
+            shape is None or (isinstance(shape, tuple) and shape == found),
             "input_shape", f"left out or that of `input_tensor`, {found}", shape,
         )  # fmt: skip
         shape = found
@@ -198,11 +206,11 @@ def _input_shape(spec: NetworkSpec, include_top: bool, tensor: Any, shape: Any) 
         own = spec.input_shape
         return own if include_top else (None, None, own[2])  # type: ignore[return-value]
     least = _reduction(spec)
-    ok = isinstance(shape, (tuple, list)) and len(shape) == 3 and is_int(shape[2])
+    ok = isinstance(shape, tuple) and len(shape) == 3 and is_int(shape[2])
     ok = ok and all(side is None or is_int(side, least) for side in shape[:2])
     allowed = f"(height, width, channels), height and width None or at least {least}"
     require(ok, "input_shape", allowed, shape)
-    return tuple(shape)
+    return shape
 
 
 def _reduction(spec: NetworkSpec) -> int:

@@ -18,13 +18,14 @@ BASE_DOCSTRING = """Builds the {name} architecture, of the space `cifar`.
     (`bignas_tf.resize.resize`, equal to `tf.image.resize` with `antialias=True`).
 
     Accuracy, conditions and limits are in zoo/cards/BigNASCifar.md. The attribute `spec` of the
-    returned model is its `NetworkSpec`.
+    returned model is its `NetworkSpec`; what `keras.models.clone_model` and `load_model` return
+    has no such attribute.
 
     Args:
         include_top: whether to build the classifier.
         weights: None for random initialization, "cifar10", the path of a `.weights.h5` file
             that `save_weights` of the same model wrote, or its address:
-            `https://...#sha256=HASH`, or with the extra `hf`
+            `https://...#sha256=HASH` (or `http://`), or with the extra `hf`
             `hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH`. Weights of the whole model also
             load with `include_top=False` and for other `classes`, whose classifier then keeps
             its initial weights, which a warning tells.

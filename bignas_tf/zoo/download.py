@@ -17,17 +17,22 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from bignas_tf.checks import require
 from bignas_tf.optional import require_package
 
-SCHEMES = ("https", "http", "hf")
+# By scheme, what an address looks like before its hash.
+ADDRESSES = {
+    "https": "https://HOST/PATH",
+    "http": "http://HOST/PATH",
+    "hf": "hf://OWNER/REPOSITORY[@REVISION]/PATH",
+}
 _TIMEOUT = 30  # seconds without a byte
 _ALLOWED = (
-    "https://HOST/PATH#sha256=HASH or hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH, the hash "
-    "of 64 hexadecimal digits"
+    f"{' or '.join(ADDRESSES.values())}, followed by #sha256=HASH, the hash of 64 hexadecimal "
+    "digits"
 )
 
 
 def is_remote(weights: str) -> bool:
     """Whether `weights` is an address and not a path."""
-    return urlsplit(weights).scheme in SCHEMES
+    return urlsplit(weights).scheme in ADDRESSES
 
 
 def sha256_of(path: Path) -> str:
@@ -46,8 +51,8 @@ def fetch(weights: str) -> Path:
     broke off goes on where it stopped, if the server can do that.
 
     Args:
-        weights: `https://HOST/PATH#sha256=HASH` or, with the package huggingface_hub,
-            `hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH`.
+        weights: `https://HOST/PATH#sha256=HASH` (or `http://`) or, with the package
+            huggingface_hub, `hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH`.
 
     Returns:
         The path of the file, which has that hash.
@@ -138,7 +143,7 @@ def _get(url: str, part: Path, before: int) -> bool:
     from tqdm import tqdm
 
     headers = {"Range": f"bytes={before}-"} if before else {}
-    # The scheme is one of SCHEMES.
+    # The scheme is https or http.
     request = urllib.request.Request(url, headers=headers)  # noqa: S310
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
         resumed = response.status == http.client.PARTIAL_CONTENT

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bignas_tf.checks import require, require_int
+from bignas_tf.checks import as_int, require, require_int
 from bignas_tf.zoo.building import build_model
 
 BASE_DOCSTRING = """Builds the {name} architecture.
@@ -38,15 +38,17 @@ BASE_DOCSTRING = """Builds the {name} architecture.
     =============  ======  ======  ======  ===============  ======  ======
 
     MACs are multiply-accumulates of one image at that resolution. The attribute `spec` of
-    the returned model is its `NetworkSpec`.
+    the returned model is its `NetworkSpec`; what `keras.models.clone_model` and `load_model`
+    return has no such attribute.
 
     Args:
         include_top: whether to build the classifier.
         weights: None for random initialization, the path of a `.weights.h5` file that
-            `save_weights` of the same model wrote, or its address: `https://...#sha256=HASH`,
-            or with the extra `hf` `hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH`. A file
-            of the whole model also loads with `include_top=False` and for other `classes`,
-            whose classifier then keeps its initial weights, which a warning tells.
+            `save_weights` of the same model wrote, or its address: `https://...#sha256=HASH`
+            (or `http://`), or with the extra `hf`
+            `hf://OWNER/REPOSITORY[@REVISION]/PATH#sha256=HASH`. A file of the whole model also
+            loads with `include_top=False` and for other `classes`, whose classifier then keeps
+            its initial weights, which a warning tells.
         input_tensor: Keras tensor `(batch, height, width, channels)` to use as image input.
         input_shape: `(height, width, channels)`, height and width at least 32 or None for
             any. By default `({resolution}, {resolution}, 3)`, without the top
@@ -183,6 +185,7 @@ def decode_predictions(
     Raises:
         ValueError: if `preds` is not of shape `(batch, classes)`.
     """
+    top = as_int(top)
     require_int("top", top)
     if labels is None:
         return keras.applications.imagenet_utils.decode_predictions(preds, top=top)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import h5py
 import keras
 
 from bignas_tf.checks import require
@@ -57,8 +56,8 @@ def find_weights(weights: Any, preset: str | None) -> Path | None:
         require(urlsplit(weights).path.endswith(SUFFIX), "weights", allowed, weights)
         return fetch(weights)
     path = Path(weights)
-    ok = path.name.endswith(SUFFIX) and path.is_file()
-    require(ok, "weights", f"{allowed}, which must exist", str(path))
+    require(path.name.endswith(SUFFIX), "weights", allowed, str(path))
+    require(path.is_file(), "weights", f"{allowed}, which must exist", str(path))
     return path
 
 
@@ -71,56 +70,70 @@ def load_weights(model: keras.Model, path: Path) -> None:
         ValueError: if the file does not fit otherwise, or is no such file.
     """
     try:
-        with warnings.catch_warnings(), _classifier_apart(model) as passed_over:
+        with warnings.catch_warnings():
             # Keras misses the classifier's place where a whole file is read without the top.
             warnings.filterwarnings("ignore", "Skipping nested container", UserWarning)
-            model.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
+            other_classes = _load(model, path)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:  # RuntimeError: damaged HDF5
         raise ValueError(
             "`weights` must be a file that `save_weights` of the same model wrote, with as many "
             f"input channels; '{model.name}' cannot load this one: {_reason(error)}. "
             f"Received: {str(path)!r}"
         ) from error
-    if passed_over:
+    if other_classes is not None:
         warnings.warn(
             f"the classifier of '{model.name}' keeps its initial weights: it is for "
-            f"{model.spec.classes} classes, that of {path.name} for {passed_over[0]}",
+            f"{model.spec.classes} classes, that of {path.name} for {other_classes}",
             stacklevel=4,
         )
 
 
+def _load(model: keras.Model, path: Path) -> int | None:
+    """Loads a file, and tells how many classes its classifier is for if the model's has others."""
+    classifier = _classifier(model)
+    if classifier is None:
+        model.load_weights(path)
+        return None
+    kernel, own = _kernel_shape(path, model, classifier), tuple(classifier.kernel.shape)
+    if kernel is not None and (kernel == own or kernel[:-1] != own[:-1]):
+        model.load_weights(path)
+        return None
+    below = keras.Model(model.inputs, classifier.input)  # of the same layers
+    below.load_weights(path)
+    if kernel is None:
+        raise ValueError(
+            "it has no weights of the classifier; load it with `include_top=False` and add a "
+            "classifier of your own"
+        )
+    return kernel[-1]
+
+
 def _reason(error: Exception) -> str:
-    """What Keras says in its first line, or of the first layer whose shape is another."""
+    """What Keras says first, or of the first layer whose shape is another."""
     text = str(error).strip()
     layer = re.search(r"name=(\w+)", text)
     shapes = re.search(r"variable\.shape=(\(.*?\)), Received: value\.shape=(\(.*?\))", text)
     if layer and shapes:
         return f"layer {layer[1]} needs shape {shapes[1]}, the file has {shapes[2]}"
-    return text.split("\n")[0].rstrip(".: ")
+    of_layer = text.partition(":\n\n")[2]  # after a line that tells how many do not fit
+    return (of_layer or text).split("\n")[0].rstrip(".: ")
 
 
-@contextlib.contextmanager
-def _classifier_apart(model: keras.Model) -> Iterator[list[int]]:
-    """Passes over what a file has for the classifier, and tells of how many classes, if others."""
+def _classifier(model: keras.Model) -> keras.layers.Layer | None:
+    """The layer whose outputs are the classes; None without the top."""
     last = model.spec.ops()[-1]
-    passed_over: list[int] = []
     layers = [layer for layer in model.layers if layer.name == last.name]
-    if not layers or not isinstance(last, Dense):
-        yield passed_over
-        return
-    (classifier,) = layers
-    load = classifier.load_own_variables
+    return layers[0] if layers and isinstance(last, Dense) else None
 
-    def load_own_classes(store: Any) -> None:
-        shape = tuple(store["0"].shape) if "0" in store else ()
-        fits = len(shape) == 2 and shape[0] == classifier.kernel.shape[0]
-        if fits and shape[1] != classifier.units:
-            passed_over.append(shape[1])
-        else:
-            load(store)
 
-    classifier.load_own_variables = load_own_classes
-    try:
-        yield passed_over
-    finally:
-        del classifier.load_own_variables
+def _kernel_shape(
+    path: Path, model: keras.Model, classifier: keras.layers.Layer
+) -> tuple[int, ...] | None:
+    """Shape of the kernel that a file has for the classifier; None if it has none."""
+    # Keras counts the layers of a class; the classifier is the last of its own.
+    number = sum(type(layer) is type(classifier) for layer in model.layers) - 1
+    place = f"layers/dense{f'_{number}' if number else ''}/vars/0"
+    with h5py.File(path) as file:
+        # Unlike `file[place]` this follows no link, which could lead to another file.
+        found = file.visititems(lambda name, item: item if name == place else None)
+        return found.shape if isinstance(found, h5py.Dataset) else None

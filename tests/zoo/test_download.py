@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from bignas_tf import zoo
 from bignas_tf.zoo import download
 from bignas_tf.zoo.trained import weights_file
 
+ROOT = Path(__file__).resolve().parents[2]
 CONTENT = np.random.default_rng(0).bytes(300_000)
 HASH = hashlib.sha256(CONTENT).hexdigest()
 
@@ -140,6 +142,16 @@ def test_what_is_not_there_has_an_answer_that_says_where_to_put_it(server, cache
 def test_an_address_without_a_hash_or_a_file_is_refused(address):
     with pytest.raises(ValueError, match=r"`weights` must be https.*#sha256=HASH.* Received: 'h"):
         download.fetch(address)
+
+
+@pytest.mark.parametrize("scheme", download.ADDRESSES)
+def test_every_scheme_is_named_wherever_addresses_are_described(scheme):
+    with pytest.raises(ValueError, match=f"{scheme}://.*#sha256=HASH"):
+        download.fetch("https://example.com/m.weights.h5")
+    for builder in (zoo.from_spec, zoo.BigNASCifarS, zoo.BigNASModelS, download.fetch):
+        assert f"{scheme}://" in builder.__doc__
+    for page in ("docs/zoo.md", "SECURITY.md"):
+        assert f"{scheme}://" in (ROOT / page).read_text()
 
 
 def test_a_model_is_built_with_downloaded_weights_of_any_network(server, built):

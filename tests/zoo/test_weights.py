@@ -55,6 +55,29 @@ def test_a_saved_model_gives_the_same_outputs_again(expected, tmp_path):
     np.testing.assert_array_equal(again(images), expected(images))
 
 
+def test_a_dense_layer_before_the_network_is_not_taken_for_the_classifier(tmp_path):
+    def build(**arguments):
+        image = keras.layers.Dense(3, name="colours")(keras.Input((24, 24, 5)))
+        return SMALL(input_tensor=image, **arguments)
+
+    whole, path = build(), tmp_path / "a.weights.h5"
+    whole.save_weights(path)
+    with pytest.warns(UserWarning, match="is for 7 classes, that of a.weights.h5 for 10"):
+        model = build(weights=path, classes=7)
+    assert_same(model, whole, but=("head_classifier/kernel", "head_classifier/bias"))
+
+
+def test_a_file_without_the_classifier_says_so_where_one_is_built(tmp_path):
+    path = tmp_path / "features.weights.h5"
+    features = SMALL(include_top=False)
+    features.save_weights(path)
+    assert_same(SMALL(include_top=False, weights=path), features)
+    for classes in (10, 7):
+        said = "no weights of the classifier; load it with `include_top=False` and add a classifier"
+        with pytest.raises(ValueError, match=f"cannot load this one: it has {said}.*features.weig"):
+            SMALL(weights=path, classes=classes)
+
+
 class Malicious:
     """Its pickle creates a file when it is read."""
 
@@ -76,12 +99,12 @@ def malicious_keras(mark):
     return path.read_bytes()
 
 
-def external(path, mark):
+def external(path, other, place="/vars"):
     """A file of weights that reads those of the classifier from another file."""
     with h5py.File(PATH) as source, h5py.File(path, "w") as copy:
         source.copy("layers", copy)
         del copy["layers/dense/vars"]
-        copy["layers/dense/vars"] = h5py.ExternalLink(str(mark), "/vars")
+        copy["layers/dense/vars"] = h5py.ExternalLink(str(other), place)
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +136,40 @@ def test_a_file_that_could_do_more_than_hold_numbers_is_refused(kind, another, t
     assert not mark.exists()
 
 
+def test_a_link_to_another_file_is_not_followed_even_for_a_shape(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    external(path, PATH, "/layers/dense/vars")
+    with pytest.raises(ValueError, match="it has no weights of the classifier"):
+        SMALL(weights=path, classes=7)
+
+
+def test_a_damaged_file_is_refused_like_any_other(another, tmp_path):
+    path = tmp_path / "a.weights.h5"
+    path.write_bytes(PATH.read_bytes().replace(b"SNOD", b"snod"))  # the nodes of its tables
+    with pytest.raises(ValueError, match="cannot load this one: .* Received: .*a.weights.h5"):
+        load_weights(another, path)
+
+
+def test_the_layer_that_does_not_fit_is_named_with_what_the_file_has(another, tmp_path):
+    path = tmp_path / "a.weights.h5"
+    for place, said in [
+        ("layers/conv2d", "'stem_conv' expected 1 variables, but received 0"),
+        ("layers/dense/vars/1", "'head_classifier' expected 2 variables, but received 1"),
+    ]:
+        path.write_bytes(PATH.read_bytes())
+        with h5py.File(path, "a") as file:
+            del file[place]
+        with pytest.raises(ValueError, match=f"cannot load this one: Layer {said}"):
+            load_weights(another, path)
+
+
 def test_files_of_other_kinds_are_not_even_opened(tmp_path):
     for suffix in (".keras", ".pkl", ".npz", ".weights.json"):
         path = tmp_path / f"a{suffix}"
         path.touch()
-        with pytest.raises(ValueError, match=r"the weights file \(.weights.h5\) to be loaded"):
+        # The file exists: nothing is said of that.
+        said = r"the weights file \(.weights.h5\) to be loaded\. Received"
+        with pytest.raises(ValueError, match=said):
             SMALL(weights=path)
 
 

@@ -7,6 +7,7 @@ them alike is tried on the smallest.
 import inspect
 import json
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 
 from bignas_tf import zoo
 from bignas_tf.cost import count
+from bignas_tf.spec import NetworkSpec
 from bignas_tf.zoo import building, cifar, models
 
+ROOT = Path(__file__).resolve().parents[2]
 BUILDERS = {
     "bignascifar_s": zoo.BigNASCifarS,
     "bignascifar_m": zoo.BigNASCifarM,
@@ -85,6 +88,7 @@ def test_the_docstring_tells_size_and_figures(name):
     resolution, cost = spec.input_shape[0], count(spec)
     assert doc.startswith(f"Builds the {build.__name__} architecture")
     assert f"{resolution} x {resolution} pixels" in doc
+    assert "what `keras.models.clone_model` and `load_model` return has no such attribute" in doc
     if name in CIFAR:
         assert ", ".join(preset["labels"]) in doc
         return
@@ -167,6 +171,30 @@ def test_a_custom_input_shape_and_number_of_classes_are_used():
     assert model.get_layer("head_activation").output.shape[1:3] == (3, 4)
     assert model(np.zeros((1, 17, 25, 4))).shape == (1, 3)
     assert model.spec.classes == 3
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8, np.array, keras.ops.convert_to_tensor])
+def test_integers_of_other_libraries_are_taken_and_specs_have_plain_ones(integer):
+    shape = (integer(17), None, integer(4))
+    for given in (shape, list(shape)):
+        model, _ = zoo.get_model("bignascifar_s", classes=integer(6) + 1, input_shape=given)
+        assert model.input_shape == (None, 17, None, 4)
+        assert model.output_shape == (None, 7)
+        assert NetworkSpec.from_json(json.dumps(model.spec.to_json())) == model.spec
+    image = keras.Input((17, 24, 4))
+    model = SMALL(input_tensor=image, input_shape=(integer(17), integer(24), integer(4)))
+    assert model.input is image
+
+
+def test_the_spec_of_a_model_is_not_that_of_its_copies(small, tmp_path):
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    for copy in (keras.models.clone_model(small), loaded):
+        assert not hasattr(copy, "spec")
+    said = "`keras.models.clone_model` and `load_model` return has no such attribute"
+    page = (ROOT / "docs" / "zoo.md").read_text()
+    for text in (zoo.from_spec.__doc__, page):
+        assert said in " ".join(text.split())
 
 
 def test_an_input_tensor_is_read_through_its_predecessors():
@@ -256,14 +284,31 @@ def test_half_precision_keeps_float32_weights_and_outputs(small, images):
             {"classifier_activation": "relu", "weights": "cifar10"},
             "must be None or 'softmax' when .* Received: 'relu'",
         ),
+        ({"classes": True}, "`classes` must be an integer of at least 1. Received: True"),
+        ({"classes": np.float64(7)}, r"`classes` must be .* Received: np.float64\(7.0\)"),
+        ({"classes": np.arange(3)}, r"Received: ndarray of shape \(3,\) and dtype int64"),
+        ({"include_top": "no"}, "`include_top` must be True or False. Received: 'no'"),
+        ({"include_preprocessing": 1}, "`include_preprocessing` must be True or .* Received: 1"),
         ({"input_shape": (224, 224)}, r"`input_shape` must be .* Received: \(224, 224\)"),
         ({"input_shape": (7, 64, 3)}, r"at least 8. Received: \(7, 64, 3\)"),
         ({"input_shape": (None, None, None)}, r"Received: \(None, None, None\)"),
-        ({"input_tensor": np.zeros((1, 64, 64, 3))}, "`input_tensor` must be a Keras tensor"),
+        ({"input_shape": (64, 64, True)}, r"Received: \(64, 64, True\)"),
+        (
+            {"input_tensor": np.zeros((1, 64, 64, 3))},
+            r"a Keras tensor. Received: ndarray of shape \(1, 64, 64, 3\) and dtype float64$",
+        ),
+        (
+            {"input_tensor": keras.ops.zeros((1, 64, 64, 3))},
+            r"must be a Keras tensor. Received: \w+ of shape \(1, 64, 64, 3\) and dtype .*float32",
+        ),
         ({"input_tensor": keras.Input((64,))}, r"`input_tensor` must be .* Received: \(None, 64\)"),
         (
             {"input_tensor": keras.Input((64, 64, 3)), "input_shape": (32, 32, 3)},
             r"`input_shape` must be left out .*\(64, 64, 3\). Received: \(32, 32, 3\)",
+        ),
+        (
+            {"input_tensor": keras.Input((64, 64, 3)), "input_shape": 64},
+            r"`input_shape` must be left out .*\(64, 64, 3\). Received: 64",
         ),
     ],
 )
@@ -281,7 +326,7 @@ def test_networks_for_imagenet_refuse_images_that_they_reduce_to_nothing(name):
 def test_predictions_are_decoded_by_the_labels_of_their_preset(small, images):
     labels = zoo.get_preset("bignascifar_s")["labels"]
     scores = np.array(small(images))
-    decoded = zoo.decode_predictions(scores, top=3, labels=labels)
+    decoded = zoo.decode_predictions(scores, top=np.int64(3), labels=labels)
     for row, found in zip(scores, decoded, strict=True):
         assert found == sorted(zip(labels, row, strict=True), key=lambda pair: -pair[1])[:3]
     for preds in (scores[:, 1:], scores[0]):
