@@ -171,7 +171,7 @@ def test_data_that_cannot_be_used_are_refused(tmp_path):
     assert_refused(train(tmp_path, data), message)
     (tmp_path / "images" / "none").rmdir()
     (tmp_path / "images" / "a" / "0.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
-    message = "^error: Cannot decode image '.*images/a/0.jpg'"
+    message = "^error: Cannot decode image '.*images/a/0.jpg': .*; --on_bad_image=skip puts "
     assert_refused(train(tmp_path, data), message)
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -8,6 +9,7 @@ from commands_fixture import WARNINGS, assert_refused, bignas, done
 from PIL import Image
 
 from bignas_tf.data import load_source
+from bignas_tf.deploy import file_evaluation
 from bignas_tf.deploy.file_evaluation import evaluate, judged
 from bignas_tf.deploy.runner import Runner
 
@@ -78,15 +80,26 @@ def test_images_are_preprocessed_as_the_json_says(grey, input_range):
         )
 
 
-def test_other_classes_or_sizes_are_refused(grey):
+def test_other_classes_are_refused_before_the_second_batch(grey, monkeypatch):
+    monkeypatch.setattr(file_evaluation, "BATCH", 8)
     source = load_source(f"folder:{grey}", image_size=8, channels=1)
+    batches = []
+
+    def six(images):
+        batches.append(len(images))
+        return nearest(images)[:, :6]
+
     with pytest.raises(ValueError, match="classes of a, x. Received: class0"):
-        evaluate(Runner(Path("a"), (8, 8, 1), {"labels": ["x"]}, nearest), source)
+        evaluate(Runner(Path("a"), (8, 8, 1), {"labels": ["x"]}, six), source)
+    assert not batches
     with pytest.raises(ValueError, match="as many classes as a, 6. Received: 7"):
-        evaluate(Runner(Path("a"), (8, 8, 1), {}, lambda x: nearest(x)[:, :6]), source)
+        evaluate(Runner(Path("a"), (8, 8, 1), {}, six), source)
+    assert batches == [8]
 
 
-def test_the_commands_carry_preprocessing_from_conversion_to_evaluation(grey, tmp_path):
+@pytest.fixture
+def child(tmp_path):
+    """A Keras file that tells the classes of `grey` apart."""
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(inputs))
     dense = keras.layers.Dense(7)
@@ -96,6 +109,22 @@ def test_the_commands_carry_preprocessing_from_conversion_to_evaluation(grey, tm
     dense.set_weights([2 * centres[None], -(centres**2)])
     model.save(tmp_path / "child.keras")
     (tmp_path / "child.json").write_text(json.dumps({"input_range": [-1, 1], "image_size": 8}))
+    return tmp_path / "child.keras"
+
+
+def test_the_command_decodes_test_images_only_and_compares_classes_first(grey, child, tmp_path):
+    images = shutil.copytree(grey, tmp_path / "images")
+    command = ("evaluate", f"--model={child}", f"--data=folder:{images}")
+    (images / "train" / "class0" / "0.png").write_bytes(b"no image")
+    (images / "train" / "class1" / "0.png").write_bytes(b"")
+    assert "100.00% (" in done(*command)
+    (images / "test" / "class0" / "0.png").write_bytes(b"no image")
+    assert_refused(bignas(*command), r"^error: Cannot decode image '.*test/class0/0\.png': [^;]+$")
+    child.with_suffix(".json").write_text(json.dumps({"labels": ["x", "y"]}))
+    assert_refused(bignas(*command), "^error: `data` must have the classes of .*, x, y. Received: ")
+
+
+def test_the_commands_carry_preprocessing_from_conversion_to_evaluation(grey, child, tmp_path):
     # Eight bits cannot tell every two parabolas apart; wrong preprocessing leaves one class right.
     for name, least, arguments in (
         ("inside.tflite", 1.0, ("--preprocessing=inside",)),
@@ -105,7 +134,7 @@ def test_the_commands_carry_preprocessing_from_conversion_to_evaluation(grey, tm
         output = tmp_path / name
         said = done(
             "convert",
-            f"--model={tmp_path / 'child.keras'}",
+            f"--model={child}",
             f"--output={output}",
             f"--images={grey / 'train'}",
             *arguments,

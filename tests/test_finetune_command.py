@@ -1,7 +1,6 @@
 """`bignas finetune` on a tiny run."""
 
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -89,16 +88,6 @@ def test_an_interrupted_measurement_leaves_nothing_and_is_made_up_for(run, monke
     pixels = in_range(prepared(held_out, described["resolution"]), (0, 255))
     found = np.mean(predict(path, pixels).argmax(-1) == held_out.labels)
     assert described["finetuning"]["top1_file"] == pytest.approx(found)
-
-
-def test_without_tfmot_it_says_what_to_install(extracted, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
-    monkeypatch.delitem(sys.modules, "bignas_tf.deploy.tfmot", raising=False)
-    refused = bignas(*FINETUNE, f"--workdir={extracted}", "--technique=quantize")
-    assert_refused(
-        refused, r"needs TFMOT and tf_keras .*; in a checkout of .*: pip install '\.\[tfmot\]'"
-    )
-    assert not (extracted / "finetune").exists()
 
 
 @pytest.mark.parametrize(

@@ -327,13 +327,6 @@ def test_the_output_must_be_html(full):
     assert json.loads((full / "run.json").read_text())["seeds"] == {"run": 0}
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
-def test_a_missing_package_is_named_with_how_to_install_it(full, monkeypatch, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModuleNotFoundError, match=rf"{package}; .*: pip install '\.\[report\]'"):
-        write_report(full)
-
-
 def test_the_report_imports_neither_tensorflow_nor_keras(full, tmp_path):
     program = (
         "import sys; from bignas_tf.report import write_report\n"

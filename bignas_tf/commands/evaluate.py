@@ -95,7 +95,10 @@ def _evaluate_file(arguments: Any) -> None:
     if "input_range" not in runner.metadata:
         print(f"warning: no JSON of {path} tells its input range; -1 to 1 is taken")
     size = arguments.image_size or runner.metadata.get("image_size") or runner.shape[0]
-    source = load_source(arguments.data, image_size=size, channels=runner.shape[-1])
+    # Encoded: the classes are compared before anything is decoded.
+    source = load_source(
+        arguments.data, image_size=size, channels=runner.shape[-1], encoded=True, test_only=True
+    )
     evaluation = evaluate(runner, source, progress=True)
     print(f"{path}: {evaluation.summary()}")
     print(evaluation.table())

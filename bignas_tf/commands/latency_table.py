@@ -1,7 +1,8 @@
 """Measures single blocks of a space, so that latency can be looked up: --budget=latency_ms:...
 
 A network's latency is the sum of its blocks, scaled to fit a few whole networks that are
-measured too. One JSON holds the table; stopped and started again, the command resumes.
+measured too. One JSON holds the table; stopped and started again, the command resumes. Needs
+the extra `search`, with --files_only it does not.
 
 Examples, on this machine (let nothing else run meanwhile):
   bignas latency-table --space=cifar --output=cifar.json
@@ -64,7 +65,9 @@ def main(arguments: Any) -> None:
         _write_files(plan, arguments.files_only)
         return
     from bignas_tf.deploy.block_latency import measure_table
+    from bignas_tf.latency_table.model import require_regression
 
+    require_regression()  # for the summary; missing, it is missed before work
     table = measure_table(plan, arguments.output, overwrite=arguments.overwrite)
     print(table.summary())
     print(f"written to {arguments.output}")
@@ -114,6 +117,7 @@ def _write_files(plan: Any, folder: Path) -> None:
 def _from_csv(arguments: Any) -> None:
     from bignas_tf.deploy.block_results import table_from_csv
     from bignas_tf.files import check_output
+    from bignas_tf.latency_table.model import require_regression
 
     require(arguments.blocks_dir is not None, "blocks_dir", "given with `from_csv`", None)
     for name in MEASURED:
@@ -122,6 +126,7 @@ def _from_csv(arguments: Any) -> None:
     check_output(arguments.output, arguments.overwrite)
     wanted = {name: getattr(arguments, f"csv_{name}") for name in CHOICES}
     threads = None if arguments.threads is None else str(arguments.threads)
+    require_regression()
     table = table_from_csv(arguments.from_csv, arguments.blocks_dir, **wanted, threads=threads)
     table.write(arguments.output)
     print(table.summary())

@@ -148,6 +148,16 @@ def overrides(settings: list[str]) -> dict[str, Any]:
 
 def main(arguments: Any) -> int:
     """Runs the command."""
+    from bignas_tf.data import BrokenImageError, DataError
+
+    try:
+        return _train(arguments)
+    except BrokenImageError as error:
+        way_on = "--on_bad_image=skip puts the next one of its class in its place"
+        raise DataError(f"{error}; {way_on}") from error
+
+
+def _train(arguments: Any) -> int:
     from bignas_tf.training.recipe import get_recipe
 
     # A strategy of several workers has to come before anything runs.

@@ -40,18 +40,18 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
     if not path or not root.is_dir():
         raise DataError(f"`{name}` must name an existing folder. Received: '{path}'")
     if not (root / "train").is_dir():
-        classes, files = _scan(root, options, left_out)
+        classes, files = _scan(root, left_out)
         rest, chosen = options.split_off_test(np.array([label for _, label in files], np.int32))
         train, test = [files[i] for i in rest], [files[i] for i in chosen]
     else:
-        classes, train = _scan(root / "train", options, left_out)
+        classes, train = _scan(root / "train", left_out)
         tests = [root / folder for folder in TEST_FOLDERS if (root / folder).is_dir()]
         if not tests:
             raise DataError(
                 f"'{root}' must hold one of {list(TEST_FOLDERS)} beside train; to split train "
                 f"itself, name it: 'folder:{root / 'train'}'. Received: {sorted(os.listdir(root))}"
             )
-        test_classes, test = _scan(tests[0], options, left_out)
+        test_classes, test = _scan(tests[0], left_out)
         if test_classes != classes:
             only = (
                 sorted(set(classes) - set(test_classes)),
@@ -61,6 +61,8 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
                 f"train and {tests[0].name} of '{root}' must have the same classes. "
                 f"Received: only in train {only[0]}, only in {tests[0].name} {only[1]}"
             )
+        if options.test_only:
+            train = []
     if left_out:
         warnings.warn(
             f"'{root}' has in its class folders what is left out, not being among "
@@ -68,6 +70,8 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
             UserWarning,
             stacklevel=3,
         )
+    if options.bad_images is None:
+        _refuse_empty(train + test)
     in_memory = options.in_memory(len(train) + len(test))
     return make_source(
         name,
@@ -79,9 +83,7 @@ def load_folder(name: str, path: str, options: LoadOptions) -> Source:
     )
 
 
-def _scan(
-    root: Path, options: LoadOptions, left_out: collections.Counter[str]
-) -> tuple[list[str], Files]:
+def _scan(root: Path, left_out: collections.Counter[str]) -> tuple[list[str], Files]:
     with os.scandir(root) as entries:
         classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if len(classes) < 2:
@@ -90,7 +92,7 @@ def _scan(
         )
     files: Files = []
     for label, class_name in enumerate(classes):
-        images, others = _images(root / class_name, refuse_empty=options.bad_images is None)
+        images, others = _images(root / class_name)
         if not images:
             raise DataError(
                 f"Class folder '{root / class_name}' must hold images {list(SUFFIXES)}. "
@@ -101,7 +103,7 @@ def _scan(
     return classes, files
 
 
-def _images(folder: Path, refuse_empty: bool) -> tuple[list[str], collections.Counter[str]]:
+def _images(folder: Path) -> tuple[list[str], collections.Counter[str]]:
     """The images, and how many of which kind the other entries are."""
     images: list[str] = []
     others: collections.Counter[str] = collections.Counter()
@@ -114,10 +116,14 @@ def _images(folder: Path, refuse_empty: bool) -> tuple[list[str], collections.Co
             elif not is_image(entry.name):
                 others[Path(entry.name).suffix.lower() or "no suffix"] += 1
             else:
-                if refuse_empty and entry.is_file() and entry.stat().st_size == 0:
-                    raise BrokenImageError(entry.path, EMPTY)
                 images.append(entry.path)
     return sorted(images), others
+
+
+def _refuse_empty(files: Files) -> None:
+    for path, _ in files:
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            raise BrokenImageError(path, EMPTY)
 
 
 def _listed(counts: collections.Counter[str]) -> str:

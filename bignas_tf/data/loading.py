@@ -23,6 +23,7 @@ def load_source(
     memory_limit_mb: float = 2048,
     on_bad_image: str = "stop",
     encoded: bool = False,
+    test_only: bool = False,
 ) -> Source:
     """Loads a data set as uint8 images of one size.
 
@@ -44,6 +45,8 @@ def load_source(
             source's `bad_images` and reads the next one of their class instead, in tests too.
         encoded: whether images are to stay encoded until they are read, however few: what a
             policy with `crop` needs to cut from the whole image.
+        test_only: whether only the test split is wanted: `train` is then empty, and none of its
+            images is decoded, nor read where the data has a test split of its own.
 
     Returns:
         The source; `labels` are positions in its `classes`.
@@ -53,7 +56,14 @@ def load_source(
         BrokenImageError: if an image is empty or, where it is decoded here, broken.
     """
     options = LoadOptions(
-        image_size, channels, test_fraction, seed, memory_limit_mb, on_bad_image, encoded
+        image_size,
+        channels,
+        test_fraction,
+        seed,
+        memory_limit_mb,
+        on_bad_image,
+        encoded,
+        test_only,
     )
     kind, _, rest = name.partition(":")
     if name == "digits":

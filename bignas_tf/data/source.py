@@ -34,6 +34,7 @@ class LoadOptions:
         memory_limit_mb: float, at least 0, in MB (10^6 bytes).
         on_bad_image: 'stop' or 'skip'.
         encoded: whether images stay encoded until they are read, however few.
+        test_only: whether only the test split is wanted.
 
     Attributes:
         bad_images: collects the images that are skipped; None where they stop the run.
@@ -49,6 +50,7 @@ class LoadOptions:
     memory_limit_mb: float
     on_bad_image: str = "stop"
     encoded: bool = False
+    test_only: bool = False
     bad_images: BadImages | None = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,8 @@ class LoadOptions:
     def split_off_test(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ascending indices of a stratified (train, test) for int32 `labels`.
 
+        With `test_only` there are none of train.
+
         Raises:
             DataError: if a class would be missing from either side.
         """
@@ -91,7 +95,8 @@ class LoadOptions:
                 f"examples of {len(classes)} classes, the smallest with {sizes.min()}. "
                 f"Received: {self.test_fraction}"
             )
-        return stratify(labels, count, self.seed, Stream.TEST_SPLIT)
+        rest, chosen = stratify(labels, count, self.seed, Stream.TEST_SPLIT)
+        return (rest[:0] if self.test_only else rest), chosen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,12 +106,12 @@ class Source:
     Args:
         name: what `load_source` was given.
         classes: class names; a label is a position in them.
-        train: training examples.
+        train: training examples; none where only the test split was loaded.
         test: test examples.
         image_size: int, height and width of the images.
         channels: 1 or 3.
-        fingerprint: 16 hexadecimal digits over class names, labels and file names: the same data
-            in another folder has the same. Pixels are not read.
+        fingerprint: 16 hexadecimal digits over class names, labels and file names of what was
+            loaded: the same data in another folder has the same. Pixels are not read.
         bad_images: the images skipped so far, by whoever reads; None where they stop the run.
     """
 

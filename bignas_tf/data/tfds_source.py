@@ -98,19 +98,26 @@ def load_tfds(name: str, options: LoadOptions) -> Source:
     if "train" not in given and "train" not in splits:
         raise DataError(f"`{name}` must have a split 'train'. Received: {splits}")
     reader = _Reader(tfds, builder, f"tfds:{dataset}", options)
-    train = reader.read(given.get("train", "train"))
-    if train.labels.min() < 0:
-        raise DataError(f"`train` of '{name}' must have labels. Received: a split without")
-    classes = info.features[keys[1]].names
-    for candidate in [given["test"]] if "test" in given else TEST_SPLITS:
-        if "test" in given or candidate in splits:
-            test = reader.read(candidate)
-            if test.labels.min() >= 0:  # a competition's test split has labels of -1
-                return make_source(name, classes, train, test, options)
-    if "test" in given:
+    tests = [given["test"]] if "test" in given else [s for s in TEST_SPLITS if s in splits]
+    test = next(filter(_labelled, map(reader.read, tests)), None)
+    if test is None and "test" in given:
         raise DataError(f"`test` of '{name}' must have labels. Received: a split without")
-    rest, chosen = options.split_off_test(train.labels)
-    return make_source(name, classes, train.take(rest), train.take(chosen), options)
+    if test is not None and options.test_only:
+        train = test.take(np.arange(0))
+    else:
+        train = reader.read(given.get("train", "train"))
+        if not _labelled(train):
+            raise DataError(f"`train` of '{name}' must have labels. Received: a split without")
+    if test is None:
+        rest, chosen = options.split_off_test(train.labels)
+        train, test = train.take(rest), train.take(chosen)
+    train, test = reader.in_memory(train, "train"), reader.in_memory(test, "test")
+    return make_source(name, info.features[keys[1]].names, train, test, options)
+
+
+def _labelled(split: Split) -> bool:
+    """Whether it is no competition's test split, which has labels of -1."""
+    return bool(split.labels.min() >= 0)
 
 
 def _parse(name: str) -> tuple[str, dict[str, str]]:
@@ -134,7 +141,7 @@ class _Reader:
     options: LoadOptions
 
     def read(self, split: str) -> Split:
-        """The examples of a split, decoded if they fit into memory."""
+        """The examples of a split, encoded."""
         image, label = self.builder.info.supervised_keys
         formats = type(self.builder.info.file_format).with_random_access()
         random_access = self.builder.info.file_format in formats
@@ -150,14 +157,17 @@ class _Reader:
             raise DataError(f"`{self.title}` cannot be read: {reason} Received: {split}") from error
         if not len(labels):
             raise DataError(f"Split '{split}' of `{self.title}` must hold examples. Received: none")
-        found = Split(
+        return Split(
             labels,
             image_size=self.options.image_size,
             channels=self.options.channels,
             records=TfdsRecords(f"{self.title}/{split}", fetch, np.arange(len(labels))),
             bad_images=self.options.bad_images,
         )
-        return decoded(found, split) if self.options.in_memory(len(labels)) else found
+
+    def in_memory(self, split: Split, title: str) -> Split:
+        """A split, decoded if it fits into memory."""
+        return decoded(split, title) if self.options.in_memory(len(split)) else split
 
     def _all(self, split: str, key: str) -> tuple[Callable[[int], bytes], np.ndarray]:
         # TensorFlow's JPEG decoder is not exact: take the bytes.

@@ -84,13 +84,7 @@ def evaluate(runner: Runner, source: Source, *, progress: bool = False) -> FileE
             f"`data` must have the classes of {runner.path}, {', '.join(known)}. "
             f"Received: {', '.join(classes)}"
         )
-    scores = _scores(runner, source, progress)
-    if scores.shape[1:] != (len(classes),):
-        raise ValueError(
-            f"`data` must have as many classes as {runner.path}, {scores.shape[-1]}. "
-            f"Received: {len(classes)}"
-        )
-    return judged(scores, source.test.labels, classes)
+    return judged(_scores(runner, source, progress), source.test.labels, classes)
 
 
 def _scores(runner: Runner, source: Source, progress: bool) -> np.ndarray:
@@ -102,7 +96,13 @@ def _scores(runner: Runner, source: Source, progress: bool) -> np.ndarray:
         for start in range(0, count, BATCH):
             part = source.test.take(np.arange(start, min(start + BATCH, count)))
             images = in_range(prepared(part, runner.shape[0]), input_range)
-            outputs.append(runner.predict(images))
+            scores = runner.predict(images)
+            if scores.shape[1:] != (len(source.classes),):
+                raise ValueError(
+                    f"`data` must have as many classes as {runner.path}, {scores.shape[-1]}. "
+                    f"Received: {len(source.classes)}"
+                )
+            outputs.append(scores)
             bar.update(len(part))
     return np.concatenate(outputs)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bignas_tf import cost
 from bignas_tf.ops import BatchNorm, Conv, Dense, DepthwiseConv, Dropout, shapes
+from bignas_tf.optional import require_package
 from bignas_tf.spec import NetworkSpec
 
 LEAST = 20  # blocks to fit to
@@ -79,6 +80,15 @@ class BlockModel:
         return float(self._fitted(features(spec)[None])[0])
 
 
+def require_regression() -> None:
+    """Requires what `fit` needs.
+
+    Raises:
+        ModuleNotFoundError: without scikit-learn.
+    """
+    require_package("sklearn", "search", "The regression of a latency table")
+
+
 def fit(
     specs: Sequence[NetworkSpec], times: Sequence[float], overhead: float = 0.0, seed: int = 0
 ) -> BlockModel | None:
@@ -94,10 +104,14 @@ def fit(
 
     Returns:
         The regression; None for fewer than `LEAST` blocks.
+
+    Raises:
+        ModuleNotFoundError: as `require_regression`, for as many blocks.
     """
     kept = [i for i, time in enumerate(times) if time > TELLING * overhead]
     if len(kept) < LEAST:
         return None
+    require_regression()
     from sklearn.model_selection import KFold
 
     x = np.array([features(specs[i]) for i in kept])

@@ -63,7 +63,7 @@ class LatencyTable:
     `overhead_ms`, which calling a file costs. Both come from the whole networks that were
     measured beside the blocks and consist of blocks that the table can tell; without any the
     offset is the overhead and the scale 1. A block that the table does not have is predicted
-    from the others by regression.
+    from the others by regression, which needs scikit-learn.
 
     Args:
         header: `space`, `resolutions`, `quantization`, `threads`, `device`, `clock`,
@@ -129,6 +129,7 @@ class LatencyTable:
 
         Raises:
             ValueError: as `times` does.
+            ModuleNotFoundError: as `times` does.
         """
         return self.offset_ms + sum(self.times(spec).values())
 
@@ -138,6 +139,7 @@ class LatencyTable:
         Raises:
             ValueError: for a block that the table neither has nor can predict, or that is no
                 network of its own.
+            ModuleNotFoundError: without scikit-learn, for one that is to be predicted.
         """
         return {name: self.scale * self._block_ms(b) for name, b in blocks_of(spec).items()}
 

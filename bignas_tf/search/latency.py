@@ -62,6 +62,7 @@ def check_coverage(table: LatencyTable, space: Space) -> str | None:
     Raises:
         ValueError: if blocks are missing, and the table is of another space, not of all
             resolutions, has too few of the blocks, or cannot predict.
+        ModuleNotFoundError: without scikit-learn, if blocks are to be predicted.
     """
     every = space_blocks(space)
     missing = table.missing(every.values())

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,11 +170,27 @@ def test_a_class_with_one_image_cannot_be_split(one_tree):
         load_source(f"folder:{root}", image_size=6)
 
 
+@pytest.mark.parametrize("test_only", [False, True])
 @pytest.mark.parametrize("limit", [0, 1])
-def test_an_empty_image_file_is_named_at_once(two_trees, limit):
+def test_an_empty_image_file_is_named_at_once(two_trees, limit, test_only):
     (two_trees / "test" / "ant" / "größe 0.png").write_bytes(b"")
+    name = f"folder:{two_trees}"
     with pytest.raises(BrokenImageError, match="größe 0.png': the file is empty"):
-        load_source(f"folder:{two_trees}", image_size=6, memory_limit_mb=limit)
+        load_source(name, image_size=6, memory_limit_mb=limit, test_only=test_only)
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+@pytest.mark.parametrize("part", [".", "train"])  # with a test folder, and without
+def test_broken_training_images_do_not_matter_where_only_test_is_wanted(two_trees, part, limit):
+    name = f"folder:{two_trees / part}"
+    whole = load_source(name, image_size=6, memory_limit_mb=0)
+    images = whole.test.read(np.arange(len(whole.test)))
+    for number, path in enumerate(whole.train.paths):
+        Path(path).write_bytes(b"no image" * (number % 2))
+    source = load_source(name, image_size=6, memory_limit_mb=limit, test_only=True)
+    assert (source.classes, len(source.train)) == (whole.classes, 0)
+    np.testing.assert_array_equal(source.test.labels, whole.test.labels)
+    np.testing.assert_array_equal(source.test.read(np.arange(len(images))), images)
 
 
 def test_a_broken_image_is_named_when_it_is_decoded(two_trees):

@@ -50,6 +50,12 @@ def test_the_test_split_of_digits_has_each_class_in_its_share(bundled, fraction)
     assert abs(np.bincount(source.test.labels) - share).max() < 1
 
 
+def test_the_test_split_of_digits_alone_is_that_of_the_whole():
+    whole, alone = (load_source("digits", image_size=8, test_only=only) for only in (False, True))
+    np.testing.assert_array_equal(alone.test.images, whole.test.images)
+    assert (len(whole.train), len(alone.train)) == (1438, 0)
+
+
 def test_splits_and_fingerprints_of_digits_differ_by_seed_only():
     first, again, other = (load_source("digits", image_size=8, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(first.test.images, again.test.images)

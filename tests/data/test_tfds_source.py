@@ -103,6 +103,25 @@ def test_train_alone_is_split_by_class(builder):
     assert sorted(contents(source.train) + contents(source.test)) == expected("train")
 
 
+def test_where_only_the_test_split_is_wanted_no_other_is_read(builder):
+    # As much as the test images take, decoded: those of train would be refused.
+    limit = COUNTS["test"] * 6 * 6 * 3 / 1e6
+    source = load_source("tfds:small", image_size=6, memory_limit_mb=limit, test_only=True)
+    assert (source.classes, len(source.train)) == (("ant", "bee", "cat"), 0)
+    assert contents(source.test) == expected("test")
+
+
+def test_of_a_test_split_that_is_a_part_of_train_the_rest_is_not_decoded(builder):
+    builder.setattr(ThreeSmallClasses, "splits", ("train",))
+    whole = load_source("tfds:whole", image_size=6, test_fraction=0.25)
+    label, image = contents(whole.train)[0]
+    rows = range(label, COUNTS["train"], 3)
+    row = next(i for i in rows if pixels("train", i)[:, 1:7].tobytes() == image)
+    builder.setattr(ThreeSmallClasses, "broken", ("train", row))
+    source = load_source("tfds:broken", image_size=6, test_fraction=0.25, test_only=True)
+    assert (contents(source.test), len(source.train)) == (contents(whole.test), 0)
+
+
 def test_a_data_set_without_train_is_refused(builder):
     builder.setattr(ThreeSmallClasses, "splits", ("test",))
     with pytest.raises(DataError, match=r"split 'train'. Received: \['test'\]"):

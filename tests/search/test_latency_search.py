@@ -13,7 +13,7 @@ from block_tables import OVERHEAD, made_up_ms, table_of
 from landscapes import noisy, tiny_space
 
 from bignas_tf import cost
-from bignas_tf.latency_table import LatencyTable, blocks_of, space_blocks
+from bignas_tf.latency_table import LatencyTable, NetworkTime, blocks_of, space_blocks
 from bignas_tf.search import Budget, TabularEvaluator, check_feasible, parse_budgets
 from bignas_tf.search.latency import check_coverage, latency_from
 from bignas_tf.search.run_search import SearchOptions, search_run
@@ -85,6 +85,24 @@ def test_options_with_a_table_are_checked_by_it_before_anything_is_trained(table
         SearchOptions(f"latency_ms:{most / 1e3}", latency_table=str(path)).check(SPACE)
     with pytest.raises(ValueError, match="`latency_table` must be of space 'digits'"):
         SearchOptions(f"latency_ms:{most}", latency_table=str(path)).check(get_space("digits"))
+
+
+def test_only_a_table_that_has_to_predict_needs_scikit_learn(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    every = list(space_blocks(SPACE).values())
+    networks = [NetworkTime(genotype.spec(), 1.0) for genotype in SPACE.sample(4, seed=0)]
+    path = tmp_path / "table.json"
+    options = {"budget": "latency_ms:100", "latency_table": str(path)}
+    table_of(every, networks).write(path)
+    SearchOptions(**options).check(SPACE)
+    (chosen,) = Run().search(tmp_path, **options)
+    assert chosen["latency_ms"] > 0
+    table_of(every[:-4], networks).write(path)
+    expected = r"regression of a latency table needs sklearn; .*: pip install '\.\[search\]'"
+    with pytest.raises(ModuleNotFoundError, match=expected):
+        SearchOptions(**options).check(SPACE)
+    with pytest.raises(ModuleNotFoundError, match=expected):
+        Run().search(tmp_path, **options)
 
 
 def test_a_latency_budget_that_nothing_meets_is_refused_with_the_least(table):
