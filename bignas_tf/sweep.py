@@ -102,12 +102,17 @@ def _duration(seconds: float) -> str:
 
 
 def _forget() -> None:
-    """Frees what the last run compiled; networks refer to themselves in circles."""
-    gc.collect()
+    """Frees what the last run compiled and read."""
     if keras.backend.backend() == "jax":
         import jax
 
         jax.clear_caches()
+    else:
+        import tensorflow as tf
+
+        # It keeps every Python function that tf.data has called, and with it the images (2.21).
+        tf.compat.v1.reset_default_graph()
+    gc.collect()  # networks refer to themselves in circles
 
 
 # Settings ------------------------------------------------------------------------------------

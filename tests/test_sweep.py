@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from sweep_fixture import (
 )
 
 from bignas_tf import cost, sweep
+from bignas_tf.data.pipeline import TrainingBatches
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.intervals import t_interval, wilson_interval
 from bignas_tf.search.results import read_selected
@@ -186,6 +188,18 @@ def test_a_second_sweep_in_the_folder_is_refused_while_the_first_goes_on(tmp_pat
     (second,) = refused
     assert_refused(second, "^error: `workdir` must be written to by one process. .* by process ")
     assert [row["top1"] for row in rows(tmp_path)] == ["0.5"]
+
+
+def test_the_images_of_a_run_that_is_over_are_not_kept(tmp_path, monkeypatch):
+    kept, begin = [], TrainingBatches.__init__
+
+    def noted(batches, *arguments):
+        kept.append(weakref.ref(batches))
+        begin(batches, *arguments)
+
+    monkeypatch.setattr(TrainingBatches, "__init__", noted)
+    done(tmp_path, ONE)
+    assert kept and not [batches for batches in kept if batches() is not None]
 
 
 def test_runs_that_are_in_the_results_are_not_made_again(copy, monkeypatch):

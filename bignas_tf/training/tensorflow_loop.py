@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import dismantle_func_graph
 
 from bignas_tf.checks import require, require_int
 from bignas_tf.data import Split
@@ -224,6 +226,9 @@ class TensorflowLoop(TensorflowTerms):
         stop: Any,
     ) -> dict[str, Any]:
         """`count` steps; losses by name, `(steps_per_call,)` each."""
+        if not tf.executing_eagerly():
+            # TensorFlow keeps the first trace of a function, and with it the weights (2.21).
+            weakref.finalize(self, dismantle_func_graph, tf.compat.v1.get_default_graph())
         numbers = range(sum(not term.recurs for term in terms))
 
         def one(position: Any) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Steps of training: gradients, losses and updates, against the same written out from the paper."""
 
 import dataclasses
+import gc
+import weakref
 
 import keras
 import numpy as np
@@ -169,6 +171,16 @@ def test_children_of_changing_sizes_share_one_trace(traced):
     # Python runs while a trace is made, and only then.
     assert len(supernet.static) == 2
     assert len(supernet.sliced) == 1
+
+
+def test_the_weights_of_a_loop_that_is_gone_are_not_kept():
+    supernet = Supernet(TINY)
+    loop = make_loop(supernet, SandwichRule(TINY, random_children=0))
+    loop.step(make_batch(0), 0)
+    weights = [weakref.ref(variable.value) for variable in supernet.weights]
+    del loop, supernet
+    gc.collect()
+    assert [weight for weight in weights if weight() is not None] == []
 
 
 def test_a_step_gives_the_loss_of_every_child_by_name(traced):
