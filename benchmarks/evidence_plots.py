@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from bignas_tf.report.drawing import COLOUR, plot_style
 
 Row = dict[str, str]
+ASIDE = 0.12  # MMACs between markers of the same child, whose bars would hide each other
 # Variant's ending -> how it is drawn.
 ALONE = {
     "alone": ("trained alone", "s", COLOUR["test"]),
@@ -39,17 +40,18 @@ def draw_front(main: Sequence[Row], alone: Sequence[Row], path: pathlib.Path) ->
         figure = Figure(figsize=(6.4, 4.0))
         axes = figure.subplots()
         _sliced(axes, main)
-        for ending, (label, marker, colour) in ALONE.items():
+        for number, (ending, (label, marker, colour)) in enumerate(ALONE.items(), 1):
             some = [row for row in alone if row["variant"].endswith(f"-{ending}")]
             if some:
                 axes.errorbar(
-                    [float(r["mmacs"]) for r in some], [100 * float(r["top1"]) for r in some],
+                    [float(r["mmacs"]) + number * ASIDE for r in some],
+                    [100 * float(r["top1"]) for r in some],
                     yerr=_errors(some), marker=marker, linestyle="none", capsize=2, color=colour,
                     label=label,
                 )  # fmt: skip
         axes.set_xlabel("MMACs")
         axes.set_ylabel("top-1 on the test images, %")
-        axes.margins(x=0.1, y=0.12)
+        axes.margins(x=0.16, y=0.12)
         axes.legend(loc="lower right")
         _save(figure, path)
 
@@ -61,7 +63,7 @@ def _sliced(axes: Axes, rows: Sequence[Row]) -> None:
     axes.errorbar(x, y, yerr=_errors(rows), marker="o", capsize=2, label=label, color=colour)
     for a, b, row in zip(x, y, rows, strict=True):
         name = row["child"] if row["child"] in ("biggest", "smallest") else row["child"].upper()
-        axes.annotate(name, (a, b), (5, -12), textcoords="offset points", color=colour)
+        axes.annotate(name, (a, b), (-5, 5), textcoords="offset points", ha="right", color=colour)
 
 
 def draw_convergence(rows: Sequence[Row], path: pathlib.Path) -> None:
