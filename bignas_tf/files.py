@@ -11,7 +11,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,7 +101,16 @@ def remove_remains(output: Path) -> None:
     Args:
         output: what they were writing.
     """
-    for left in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
+    _remove_dead(output.parent.glob(f".{glob.escape(output.name)}.*.tmp"))
+
+
+def remove_all_remains(folder: Path) -> None:
+    """`remove_remains` of everything that was written into a folder, if there is one."""
+    _remove_dead(folder.glob(".*.tmp"))
+
+
+def _remove_dead(remains: Iterable[Path]) -> None:
+    for left in remains:
         number = left.name.removesuffix(".tmp").rpartition(".")[2]
         if not number.isdecimal() or _is_another(int(number)):
             continue

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.checks import require_int
-from bignas_tf.files import only_writer, write_json
+from bignas_tf.files import only_writer, remove_all_remains, write_json
 from bignas_tf.search.budget import Budget
 from bignas_tf.search.choice import check_search, choose
 from bignas_tf.search.evaluator import CachedEvaluator, Evaluator, Points
 from bignas_tf.search.metrics import measure
 from bignas_tf.search.objective import ACCURACY
 from bignas_tf.search.progress import SearchBar
-from bignas_tf.search.results import write_results
+from bignas_tf.search.results import SELECTED, write_results
 from bignas_tf.search.strategy import Strategy
 from bignas_tf.spaces import Genotype, Space
 
@@ -154,6 +154,8 @@ class Search:
         self._folder = Path(folder)
         self._selected: list[dict[str, Any]] = []
         self._first = len(points.points)  # of those that are evaluated from now on
+        for place in (self._folder, self._folder / SELECTED):
+            remove_all_remains(place)
         _resume(strategy, self._folder / STATE)
         # Told, but their lines are of a file that was deleted or damaged by more than a kill.
         self._lost = [genotype for genotype in strategy.told if genotype not in points]
