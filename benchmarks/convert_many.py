@@ -213,8 +213,8 @@ def code() -> str:
     import bignas_tf
 
     root = Path(bignas_tf.__file__).parent
-    others = ("commands", "report", "search", "training", "zoo", "deploy/android")
-    others += ("deploy/block_", "deploy/latency", "cli", "sweep")
+    others = ("cli", "commands", "report", "search", "sweep", "training", "zoo")
+    others += ("deploy/android", "deploy/block_latency", "deploy/finetuning", "deploy/latency")
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         if not path.relative_to(root).as_posix().startswith(others):

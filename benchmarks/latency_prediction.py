@@ -67,7 +67,7 @@ def children(space: Any, known: Sequence[Any]) -> list[Any]:
 
 def converted(genotype: Any, quantization: str) -> Path:
     """The TFLite file of a child, from the cache or now."""
-    from bignas_tf.deploy.block_files import content
+    from bignas_tf.deploy.block_latency.files import content
     from bignas_tf.files import replacing
 
     values = "-".join(map(str, genotype.values))
@@ -97,7 +97,7 @@ def session(paths: Sequence[Path], threads: int) -> dict[str, Any]:
 
 def as_in_tables(paths: Sequence[Path], threads: int) -> list[float]:
     """Milliseconds of files measured as the whole networks of a table are."""
-    from bignas_tf.deploy.block_latency import BATCH, lower_quartile, timed_files
+    from bignas_tf.deploy.block_latency.host import BATCH, lower_quartile, timed_files
 
     found: list[float] = []
     for start in range(0, len(paths), BATCH):

@@ -204,7 +204,7 @@ def tflite_path(genotype: Genotype) -> Path:
     digest = hashlib.sha256(repr(genotype.values).encode()).hexdigest()[:16]
     path = Path(FLAGS.cache) / f"{digest}.tflite"
     if not path.exists():
-        from bignas_tf.deploy.block_files import content
+        from bignas_tf.deploy.block_latency.files import content
 
         data = content(genotype.spec(), "float32", FLAGS.seed)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from bignas_tf.deploy.latency_spread import LEAST_ROUNDS
+from bignas_tf.deploy.latency.spread import LEAST_ROUNDS
 from bignas_tf.files import check_output, replacing
 
 FLAGS = flags.FLAGS
@@ -109,7 +109,7 @@ def converted(key: str, quantization: str, build: Callable[[], Any]) -> Path:
     if not path.exists():
         import keras
 
-        from bignas_tf.deploy.converter import flatbuffer
+        from bignas_tf.deploy.conversion.converter import flatbuffer
         from bignas_tf.deploy.schemes import SCHEMES, Quantization
 
         print(f"converting {path.stem}", flush=True)
@@ -197,7 +197,7 @@ def load_average() -> float:
 
 def ratio(times: Sequence[float], reference: Sequence[float]) -> dict[str, float | None]:
     """Of the times of rounds to those of another file in the same rounds."""
-    from bignas_tf.deploy.latency_spread import median_interval
+    from bignas_tf.deploy.latency.spread import median_interval
 
     each = np.divide(times, reference)
     low, high = median_interval(each.tolist()) or (None, None)

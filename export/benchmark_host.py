@@ -15,8 +15,8 @@ from pathlib import Path
 from absl import flags
 
 from bignas_tf.deploy.latency import TimingError, host_conditions, measure, table, write_csv
-from bignas_tf.deploy.latency_process import LIMIT
-from bignas_tf.deploy.latency_profile import profile_outputs, write_profiles
+from bignas_tf.deploy.latency.process import LIMIT
+from bignas_tf.deploy.latency.profile import profile_outputs, write_profiles
 from bignas_tf.deploy.script import run_script
 from bignas_tf.files import check_output
 

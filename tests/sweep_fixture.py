@@ -11,7 +11,7 @@ import tensorflow as tf
 from commands_fixture import BIG, SMALL, registered
 
 import bignas_tf.cli as cli
-from bignas_tf import sweep
+from bignas_tf.sweep import runs
 from bignas_tf.training.tensorflow_loop import TensorflowLoop
 
 STEPS = 4  # of a run: 138 of the digits are left to train on, two batches of them an epoch
@@ -55,7 +55,7 @@ class Steps:
             return train(loop, chunk, step)
 
         monkeypatch.setattr(TensorflowLoop, "train", counted)
-        monkeypatch.setattr(sweep, "time", types.SimpleNamespace(monotonic=lambda: self.made))
+        monkeypatch.setattr(runs, "time", types.SimpleNamespace(monotonic=lambda: self.made))
 
 
 def kill():

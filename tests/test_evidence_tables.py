@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bignas_tf.intervals import paired_interval, t_interval
-from bignas_tf.sweep_results import COLUMNS
+from bignas_tf.sweep.results import COLUMNS
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 IMAGES = 400

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from commands_fixture import WARNINGS, assert_refused, bignas, done, files, read, registered
 
-from bignas_tf.deploy import finetuned
-from bignas_tf.deploy.file_weights import read_file_weights
+from bignas_tf.deploy.finetuning import finetuned
+from bignas_tf.deploy.finetuning.file_weights import read_file_weights
 from bignas_tf.deploy.interpreter import predict
 from bignas_tf.deploy.preprocessing import in_range
 from bignas_tf.evaluation import prepared

@@ -109,7 +109,7 @@ def test_a_missing_package_is_missed_before_work_and_its_extra_named(
 ):
     monkeypatch.setitem(sys.modules, package, None)
     # As in a process that has imported neither yet.
-    monkeypatch.delitem(sys.modules, "bignas_tf.deploy.tfmot", raising=False)
+    monkeypatch.delitem(sys.modules, "bignas_tf.deploy.finetuning.tfmot", raising=False)
     if package == "jax":
         monkeypatch.setitem(sys.modules, "keras", None)
     before = files(folder)

@@ -24,12 +24,13 @@ from sweep_fixture import (
     rows,
 )
 
-from bignas_tf import cost, sweep
+from bignas_tf import cost
 from bignas_tf.data.pipeline import TrainingBatches
 from bignas_tf.evaluation import ChildEvaluator
 from bignas_tf.intervals import t_interval, wilson_interval
 from bignas_tf.search.results import read_selected
-from bignas_tf.sweep_results import summary
+from bignas_tf.sweep import runs
+from bignas_tf.sweep.results import summary
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
 from bignas_tf.training.tensorflow_loop import TensorflowLoop
@@ -164,7 +165,7 @@ def test_sigterm_ends_a_sweep_that_the_same_command_goes_on_with(tmp_path, monke
         if at == "training":
             Steps(patch, at=3, what=terminate)
         else:
-            patch.setattr(sweep, "_measure", terminate)
+            patch.setattr(runs, "_measure", terminate)
         status, out, _ = call(tmp_path, ONE)
     assert (status, out.splitlines()[-1]) == (130, "stopped; the same command resumes")
     assert not (tmp_path / "runs" / "results.csv").exists()
@@ -183,7 +184,7 @@ def test_a_second_sweep_in_the_folder_is_refused_while_the_first_goes_on(tmp_pat
             refused[0] = call(tmp_path, ONE)
         return [{"child": "biggest", "top1": 0.5}]
 
-    monkeypatch.setattr(sweep, "_measure", measure)
+    monkeypatch.setattr(runs, "_measure", measure)
     done(tmp_path, ONE)
     (second,) = refused
     assert_refused(second, "^error: `workdir` must be written to by one process. .* by process ")
@@ -205,7 +206,7 @@ def test_the_images_of_a_run_that_is_over_are_not_kept(tmp_path, monkeypatch):
 def test_runs_that_are_in_the_results_are_not_made_again(copy, monkeypatch):
     before = files(copy / "runs")
     Steps(monkeypatch, at=1, what=kill)
-    monkeypatch.setattr(sweep, "_measure", kill)
+    monkeypatch.setattr(runs, "_measure", kill)
     done(copy, FILE)
     assert files(copy / "runs") == before
 
@@ -240,7 +241,7 @@ def test_a_run_whose_weights_diverge_after_a_finite_loss_does_not_end_the_sweep(
         return [{"biggest": 1.0}]
 
     monkeypatch.setattr(TensorflowLoop, "train", breaks)
-    monkeypatch.setattr(sweep, "_measure", lambda *_: [{"child": "biggest", "top1": 0.5}])
+    monkeypatch.setattr(runs, "_measure", lambda *_: [{"child": "biggest", "top1": 0.5}])
     out = done(tmp_path, ONE | {"seeds": [0, 3]})
     found = [(row["seed"], row["status"], row["top1"]) for row in rows(tmp_path)]
     assert found == [("0", "diverged at step 2 (weights)", ""), ("3", "finished", "0.5")]

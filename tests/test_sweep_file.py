@@ -7,10 +7,10 @@ from commands_fixture import TINY, WARNINGS, assert_refused
 from sweep_fixture import FILE, ONE, SET, call, done, eagerly_registered, rows
 
 import bignas_tf.cli as cli
-from bignas_tf import sweep
 from bignas_tf.commands.sweep import read_plan
 from bignas_tf.evaluation import ChildEvaluator
-from bignas_tf.sweep_results import COLUMNS
+from bignas_tf.sweep.results import COLUMNS
+from bignas_tf.sweep.runs import run_sweep
 from bignas_tf.training.run_data import load_run_data
 from bignas_tf.training.state import load_trained
 
@@ -138,7 +138,7 @@ def test_a_bad_number_of_steps_per_call_is_refused_before_any_work(tmp_path, ste
     path = tmp_path / "file.json"
     path.write_text(json.dumps(ONE))
     with pytest.raises(ValueError, match="^`steps_per_call` must be an integer of at least 1. "):
-        sweep.run_sweep(read_plan(path), tmp_path / "runs", loop_options={"steps_per_call": steps})
+        run_sweep(read_plan(path), tmp_path / "runs", loop_options={"steps_per_call": steps})
     assert not (tmp_path / "runs").exists()
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.commands.run_folder import recorded, require_one
-from bignas_tf.deploy.latency_process import LIMIT
+from bignas_tf.deploy.latency.process import LIMIT
 
 
 def add_arguments(parser: Any) -> None:
@@ -64,7 +64,7 @@ def add_arguments(parser: Any) -> None:
 
 def main(arguments: Any) -> None:
     """Runs the command."""
-    from bignas_tf.deploy.latency_profile import profile_outputs
+    from bignas_tf.deploy.latency.profile import profile_outputs
     from bignas_tf.files import check_output
 
     require_one(arguments)
@@ -103,14 +103,14 @@ def _file(path: str, folder: Path) -> str:
 
 def _time(files: list[str], names: list[str], output: Path | None, arguments: Any) -> None:
     """Times files and tells of them by `names`."""
-    from bignas_tf.deploy.latency import (
+    from bignas_tf.deploy.latency.host import (
         TimingError,
         host_conditions,
         measure,
         table,
         write_csv,
     )
-    from bignas_tf.deploy.latency_profile import write_profiles
+    from bignas_tf.deploy.latency.profile import write_profiles
 
     failure = None
     conditions = host_conditions()  # before the measurement, which is load too

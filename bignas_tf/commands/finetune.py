@@ -79,11 +79,12 @@ def main(arguments: Any) -> int:
     check_pair(output, TFLITE, arguments.overwrite)
     from bignas_tf.commands.convert import say, spread
     from bignas_tf.commands.run_folder import load_run, recorded, require_current
-    from bignas_tf.deploy.finetuned import Images, write_finetuned
+    from bignas_tf.deploy.finetuning.finetuned import Images, write_finetuned
     from bignas_tf.deploy.quiet import captured_stderr
 
     with captured_stderr():
-        importlib.import_module("bignas_tf.deploy.tfmot")  # missing, it is missed before work
+        # Missing, it is missed before work.
+        importlib.import_module("bignas_tf.deploy.finetuning.tfmot")
     trained, data = load_run(arguments)
     require_current([path], trained)
     settings = settings.filled(trained.recipe)
@@ -187,8 +188,8 @@ def _finetuner(
     import numpy as np
 
     from bignas_tf.data.batches import BatchPlan
-    from bignas_tf.deploy.finetuned import finetunable
-    from bignas_tf.deploy.folded import folded_weights
+    from bignas_tf.deploy.finetuning.finetuned import finetunable
+    from bignas_tf.deploy.finetuning.folded import folded_weights
     from bignas_tf.extract import weights_identity
     from bignas_tf.training.finetune import Finetuner
 
@@ -219,7 +220,7 @@ def _finetuner(
 
 def _report(before: float | None, measured: dict[str, Any]) -> str:
     """What the finetuning did, for people."""
-    from bignas_tf.deploy.file_weights import FileWeights
+    from bignas_tf.deploy.finetuning.file_weights import FileWeights
 
     kernels = FileWeights(**measured["kernels"]).summary()
     if before is None:

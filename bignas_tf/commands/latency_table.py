@@ -64,7 +64,7 @@ def main(arguments: Any) -> None:
     if arguments.files_only is not None:
         _write_files(plan, arguments.files_only)
         return
-    from bignas_tf.deploy.block_latency import measure_table
+    from bignas_tf.deploy.block_latency.host import measure_table
     from bignas_tf.latency_table.model import require_regression
 
     require_regression()  # for the summary; missing, it is missed before work
@@ -74,7 +74,7 @@ def main(arguments: Any) -> None:
 
 
 def _plan(arguments: Any) -> Any:
-    from bignas_tf.deploy.block_latency import TablePlan
+    from bignas_tf.deploy.block_latency.host import TablePlan
     from bignas_tf.spaces import get_space
 
     require_choice("device", arguments.csv_device or "host", DEVICES)
@@ -106,7 +106,7 @@ def _plan(arguments: Any) -> Any:
 def _write_files(plan: Any, folder: Path) -> None:
     from tqdm import tqdm
 
-    from bignas_tf.deploy.block_files import timed_networks, write_files
+    from bignas_tf.deploy.block_latency.files import timed_networks, write_files
 
     networks = timed_networks(plan.drawn_blocks(), plan.drawn_networks())
     header = {name: value for name, value in plan.header().items() if name != "threads"}
@@ -115,7 +115,7 @@ def _write_files(plan: Any, folder: Path) -> None:
 
 
 def _from_csv(arguments: Any) -> None:
-    from bignas_tf.deploy.block_results import table_from_csv
+    from bignas_tf.deploy.block_latency.android import table_from_csv
     from bignas_tf.files import check_output
     from bignas_tf.latency_table.model import require_regression
 

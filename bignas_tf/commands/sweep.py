@@ -99,8 +99,8 @@ def read_plan(path: Path, data: str | None = None) -> Any:
         ValueError: if it is no JSON, has unknown keys, or values that no recipe may have.
     """
     from bignas_tf.search.search_options import SearchOptions
-    from bignas_tf.sweep import TAKEN
-    from bignas_tf.sweep_plan import PlannedRun, SweepPlan
+    from bignas_tf.sweep.plan import PlannedRun, SweepPlan
+    from bignas_tf.sweep.runs import TAKEN
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
@@ -160,8 +160,8 @@ def _require_keys(argument: str, given: Mapping[str, Any], allowed: set[str]) ->
 
 def main(arguments: Any) -> int:
     """Runs the command."""
-    from bignas_tf.sweep import run_sweep
-    from bignas_tf.sweep_results import RESULTS, Results, summary
+    from bignas_tf.sweep.results import RESULTS, Results, summary
+    from bignas_tf.sweep.runs import run_sweep
 
     ok = arguments.strategy != "multi_worker"
     require(ok, "strategy", "of one worker for a sweep", arguments.strategy)

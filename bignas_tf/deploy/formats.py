@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.checks import require, require_choice
-from bignas_tf.deploy.folding_check import check_folding, spec_of
-from bignas_tf.deploy.onnx_file import OPSET, onnx_operators, require_onnx, write_onnx
+from bignas_tf.deploy.conversion.folding_check import check_folding, spec_of
+from bignas_tf.deploy.conversion.onnx_file import OPSET, onnx_operators, require_onnx, write_onnx
+from bignas_tf.deploy.conversion.saved_model import INPUT, OUTPUT, SIGNATURE, write_saved_model
 from bignas_tf.deploy.preprocessing import INSIDE, leading_rescaling
 from bignas_tf.deploy.quiet import captured_stderr
 from bignas_tf.deploy.runner import open_model
-from bignas_tf.deploy.saved_model import INPUT, OUTPUT, SIGNATURE, write_saved_model
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.deploy.sidecar import check_sidecar, described, sidecar_path, versions
 from bignas_tf.deploy.verification import (

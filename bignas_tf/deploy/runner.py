@@ -80,11 +80,11 @@ def open_model(path: str | os.PathLike[str]) -> Runner:
     if path.suffix == ".tflite":
         shape, run = _tflite(path)
     elif path.suffix == ".onnx":
-        from bignas_tf.deploy.onnx_file import open_onnx
+        from bignas_tf.deploy.conversion.onnx_file import open_onnx
 
         shape, run = open_onnx(path)
     elif path.is_dir():
-        from bignas_tf.deploy.saved_model import open_saved_model
+        from bignas_tf.deploy.conversion.saved_model import open_saved_model
 
         shape, run = open_saved_model(path)
     else:

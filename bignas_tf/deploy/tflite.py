@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from bignas_tf.deploy.converter import (
+from bignas_tf.deploy.conversion.converter import (
     ConversionError,
     MakeConverter,
     flatbuffer,
     through_constants,
 )
-from bignas_tf.deploy.folding_check import check_folding, spec_of
-from bignas_tf.deploy.graph import Graph, read_graph
+from bignas_tf.deploy.conversion.folding_check import check_folding, spec_of
+from bignas_tf.deploy.conversion.graph import Graph, read_graph
 from bignas_tf.deploy.interpreter import (
     Tensor,
     TFLiteFileError,

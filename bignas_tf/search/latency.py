@@ -46,7 +46,7 @@ def measured_table(space: Space, folder: Path, quantization: str, threads: int) 
     Raises:
         ValueError: if the table there is of another machine, quantization or number of threads.
     """
-    from bignas_tf.deploy.block_latency import TablePlan, measure_table
+    from bignas_tf.deploy.block_latency.host import TablePlan, measure_table
 
     plan = TablePlan(space, quantization=quantization, threads=threads)
     return measure_table(plan, folder / TABLE)

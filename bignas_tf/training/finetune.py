@@ -37,7 +37,7 @@ class Finetuner:
     """Finetunes one network in a folder; starts or resumes it.
 
     Args:
-        network: a `bignas_tf.deploy.tfmot.Finetunable`.
+        network: a `bignas_tf.deploy.finetuning.tfmot.Finetunable`.
         plan: which augmented examples each step trains on.
         settings: how.
         folder: of checkpoints/, log.jsonl and run.json.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_models import random_model
 
-from bignas_tf.deploy.converter import flatbuffer
+from bignas_tf.deploy.conversion.converter import flatbuffer
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.file_size import QUANTIZATIONS, file_size_mb
 from bignas_tf.spaces import get_space

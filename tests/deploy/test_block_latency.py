@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from block_case import SPACE
 
-from bignas_tf.deploy import block_files, block_latency
-from bignas_tf.deploy.block_files import NOTHING, content
-from bignas_tf.deploy.block_latency import TablePlan, measure_table
-from bignas_tf.deploy.block_worker import Turns
+from bignas_tf.deploy.block_latency import files, host
+from bignas_tf.deploy.block_latency.files import NOTHING, content
+from bignas_tf.deploy.block_latency.host import TablePlan, measure_table
+from bignas_tf.deploy.block_latency.worker import Turns
 from bignas_tf.latency_table import LatencyTable, space_blocks
 from bignas_tf.spaces import get_space
 
@@ -32,7 +32,7 @@ def one_file(nothing, monkeypatch):
         converted.append(spec)
         return nothing
 
-    monkeypatch.setattr(block_files, "content", quick)
+    monkeypatch.setattr(files, "content", quick)
     return converted
 
 
@@ -54,14 +54,14 @@ def test_each_round_times_every_file_as_often_as_asked(nothing, tmp_path):
 def test_files_are_timed_by_the_clock_and_statistic_that_the_header_names(nothing, tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.tflite").write_bytes(nothing)
-    times = block_latency.timed_files(tmp_path, 1)
+    times = host.timed_files(tmp_path, 1)
     assert {name: found.shape for name, found in times.items()} == {
-        f"{name}.tflite": (block_latency.ROUNDS, block_latency.RUNS) for name in "ab"
+        f"{name}.tflite": (host.ROUNDS, host.RUNS) for name in "ab"
     }
-    assert block_latency.lower_quartile(np.array([[4.0, 1.0], [3.0, 2.0], [9.0, 5.0]])) == 2.25
+    assert host.lower_quartile(np.array([[4.0, 1.0], [3.0, 2.0], [9.0, 5.0]])) == 2.25
     clocks = [Turns(str(tmp_path), threads, "xnnpack")._clock for threads in (1, 2)]
     assert clocks == [time.thread_time_ns, time.perf_counter_ns]
-    assert [block_latency.clock(threads) for threads in (1, 2)] == [
+    assert [host.clock(threads) for threads in (1, 2)] == [
         "CPU time of the thread", "time",
     ]  # fmt: skip
 
@@ -88,20 +88,20 @@ def test_a_measured_table_knows_every_block_and_the_networks_of_the_plan(tmp_pat
 
 def test_a_stopped_table_goes_on_with_what_is_missing(one_file, tmp_path, monkeypatch):
     path = tmp_path / "table.json"
-    monkeypatch.setattr(block_latency, "BATCH", 3)
-    quick = block_files.content
+    monkeypatch.setattr(host, "BATCH", 3)
+    quick = files.content
 
     def stopped(*arguments):
         if len(one_file) == 7:  # overhead, anchors, a batch, and one file of the next
             raise Stopped
         return quick(*arguments)
 
-    monkeypatch.setattr(block_files, "content", stopped)
+    monkeypatch.setattr(files, "content", stopped)
     with pytest.raises(Stopped):
         measure_table(PLAN, path, progress=False)
     before = LatencyTable.read(path)
     assert len(before.blocks) + len(before.networks) == 3
-    monkeypatch.setattr(block_files, "content", quick)
+    monkeypatch.setattr(files, "content", quick)
     table = measure_table(PLAN, path, progress=False)
     assert table.blocks.keys() == space_blocks(SPACE, [8]).keys()
     assert len(table.networks) == 2
@@ -126,21 +126,21 @@ def test_a_table_of_another_plan_is_neither_mixed_nor_lost(one_file, tmp_path):
 
 
 def test_a_machine_that_gets_slower_changes_no_time(one_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(block_latency, "BATCH", 3)
+    monkeypatch.setattr(host, "BATCH", 3)
     batches = []
 
     def timed(folder, anchors, batch, header, update):
         (folder / "batch").mkdir(parents=True, exist_ok=True)
         batches.append(batch)
         slow = len(batches)  # twice as slow in the second batch, and so on
-        macs = {network.file: block_latency._macs(network) for network in (*anchors, *batch)}
+        macs = {network.file: host._macs(network) for network in (*anchors, *batch)}
         return {file: np.full((6, 5), slow * count / 1e3) for file, count in macs.items()}
 
-    monkeypatch.setattr(block_latency, "_timed", timed)
+    monkeypatch.setattr(host, "_timed", timed)
     table = measure_table(PLAN, tmp_path / "table.json", progress=False)
     assert len(batches) > 2
     for block in table.blocks.values():
-        assert block.ms == pytest.approx(block_latency.cost.count(block.spec).macs / 1e3)
+        assert block.ms == pytest.approx(host.cost.count(block.spec).macs / 1e3)
 
 
 def test_drawn_blocks_are_of_every_kind_and_the_same_again():
@@ -154,7 +154,7 @@ def test_drawn_blocks_are_of_every_kind_and_the_same_again():
     assert len(TablePlan(space, blocks=20).drawn_blocks()) == 20
     assert drawn == TablePlan(space, blocks=30, seed=4).drawn_blocks()
     assert drawn != TablePlan(space, blocks=30, seed=5).drawn_blocks()
-    macs = [block_latency.cost.count(s).macs for s in TablePlan(space).drawn_networks().values()]
+    macs = [host.cost.count(s).macs for s in TablePlan(space).drawn_networks().values()]
     assert macs[-1] > 2.5 * macs[0]
 
 

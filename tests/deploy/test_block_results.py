@@ -9,12 +9,11 @@ import pytest
 from block_case import SPACE
 
 from bignas_tf.commands import latency_table as command
-from bignas_tf.deploy import block_files
 from bignas_tf.deploy.android.plan import model_files
 from bignas_tf.deploy.android.results import COLUMNS, Results
-from bignas_tf.deploy.block_files import read_index
-from bignas_tf.deploy.block_latency import TablePlan
-from bignas_tf.deploy.block_results import table_from_csv
+from bignas_tf.deploy.block_latency.android import table_from_csv
+from bignas_tf.deploy.block_latency.files import read_index
+from bignas_tf.deploy.block_latency.host import TablePlan
 from bignas_tf.latency_table import LatencyTable, blocks_of, space_blocks
 
 
@@ -22,8 +21,7 @@ from bignas_tf.latency_table import LatencyTable, blocks_of, space_blocks
 def phone(monkeypatch, tmp_path):
     """Files of a table, and what a phone that does not exist measured of them."""
     monkeypatch.setattr(
-        block_files,
-        "content",
+        "bignas_tf.deploy.block_latency.files.content",
         lambda spec, quantization, seed: b"....TFL3" + repr(spec).encode(),
     )
     folder = tmp_path / "blocks"

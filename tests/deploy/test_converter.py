@@ -8,7 +8,7 @@ import pytest
 from random_models import random_model
 
 from bignas_tf.blocks import ConvBlock, HeadBlock, MBConvBlock, SqueezeExcitation
-from bignas_tf.deploy.converter import flatbuffer, through_constants
+from bignas_tf.deploy.conversion.converter import flatbuffer, through_constants
 from bignas_tf.deploy.interpreter import load_interpreter, predict
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.spec import NetworkSpec

@@ -10,9 +10,9 @@ import tensorflow as tf
 from bignas_tf import ops
 from bignas_tf.blocks import ConvBlock, HeadBlock, MBConvBlock, SqueezeExcitation
 from bignas_tf.child import build_child
-from bignas_tf.deploy.file_weights import file_kernels, read_file_weights
-from bignas_tf.deploy.finetuned import Images, finetunable, write_finetuned
-from bignas_tf.deploy.folded import build_folded, folded_weights, folds
+from bignas_tf.deploy.finetuning.file_weights import file_kernels, read_file_weights
+from bignas_tf.deploy.finetuning.finetuned import Images, finetunable, write_finetuned
+from bignas_tf.deploy.finetuning.folded import build_folded, folded_weights, folds
 from bignas_tf.deploy.interpreter import load_interpreter
 from bignas_tf.deploy.preprocessing import in_range
 from bignas_tf.deploy.sidecar import read_sidecar

@@ -10,10 +10,10 @@ import pytest
 from bignas_tf import ops
 from bignas_tf.blocks import ConvBlock, HeadBlock, MBConvBlock, SqueezeExcitation
 from bignas_tf.child import build_child
-from bignas_tf.deploy import onnx_file
-from bignas_tf.deploy.folding_check import check_folding, explained, spec_of
+from bignas_tf.deploy.conversion import onnx_file
+from bignas_tf.deploy.conversion.folding_check import check_folding, explained, spec_of
+from bignas_tf.deploy.conversion.graph import Graph, read_graph
 from bignas_tf.deploy.formats import export
-from bignas_tf.deploy.graph import Graph, read_graph
 from bignas_tf.deploy.interpreter import delegated_parts, load_interpreter
 from bignas_tf.deploy.tflite import convert
 from bignas_tf.deploy.verification import VerificationError

@@ -8,18 +8,20 @@ import sys
 import numpy as np
 import pytest
 
-from bignas_tf.deploy import latency_process, latency_profiler, latency_worker
 from bignas_tf.deploy.interpreter import load_interpreter
 from bignas_tf.deploy.latency import (
     Latency,
     TimingError,
     host_conditions,
     measure,
+    process,
+    profiler,
     table,
+    worker,
     write_csv,
 )
-from bignas_tf.deploy.latency_profile import profile, summary, write_profiles
-from bignas_tf.deploy.latency_spread import median_interval
+from bignas_tf.deploy.latency.profile import profile, summary, write_profiles
+from bignas_tf.deploy.latency.spread import median_interval
 
 
 def test_the_figures_of_a_file_are_those_of_its_runs(float_file):
@@ -52,7 +54,7 @@ def test_files_take_turns(float_file, monkeypatch):
             turns.append(len(self.path))
             self.nanoseconds += [1_000_000] * runs
 
-    monkeypatch.setattr(latency_process, "Worker", Worker)
+    monkeypatch.setattr(process, "Worker", Worker)
     other = f"{float_file.parent}/./{float_file.name}"
     base = len(str(float_file))
     results = measure([float_file, other], runs=7, rounds=3)
@@ -76,7 +78,7 @@ class Rounds:
 
 
 def test_rounds_go_on_until_the_median_is_known_to_the_spread(float_file, monkeypatch):
-    monkeypatch.setattr(latency_process, "Worker", Rounds)
+    monkeypatch.setattr(process, "Worker", Rounds)
     monkeypatch.setattr(Rounds, "medians", [9.0, 1.0, 10.0])
     [latency] = measure([float_file], runs=1, spread=0.05, progress=False)
     # 9, 1 and then 10 for ever: with 9 rounds in all the second smallest is still 9, with
@@ -85,7 +87,7 @@ def test_rounds_go_on_until_the_median_is_known_to_the_spread(float_file, monkey
 
 
 def test_a_median_that_stays_unknown_is_said_so(float_file, monkeypatch):
-    monkeypatch.setattr(latency_process, "Worker", Rounds)
+    monkeypatch.setattr(process, "Worker", Rounds)
     monkeypatch.setattr(Rounds, "medians", [9.0, 11.0, 10.0])
     [latency] = measure([float_file], runs=1, spread=0.05, seconds=0, progress=False)
     assert (latency.rounds, latency.spread, latency.steady) == (6, pytest.approx(0.1), False)
@@ -137,7 +139,7 @@ def test_a_profile_refuses_what_it_cannot_run(float_file, tmp_path):
 
 
 def test_a_library_without_the_profiler_is_named():
-    runtime = latency_profiler._LiteRT()
+    runtime = profiler._LiteRT()
     with pytest.raises(RuntimeError, match="has no LiteRtNothing; 2.3 has"):
         runtime.call("Nothing")
 
@@ -150,15 +152,16 @@ def test_timing_leaves_out_the_warmup(float_file):
         def invoke(self):
             calls.append(interpreter.invoke())
 
-    durations = latency_worker.timed(Counting(), warmup=3, runs=5)
+    durations = worker.timed(Counting(), warmup=3, runs=5)
     assert (len(calls), len(durations)) == (8, 5)
     assert min(durations) > 0
 
 
-def test_the_worker_imports_neither_tensorflow_nor_keras():
+def test_the_worker_imports_neither_tensorflow_nor_keras_nor_what_measures():
     code = (
-        "import sys, bignas_tf.deploy.latency_worker, ai_edge_litert.interpreter;"
-        "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+        "import sys, bignas_tf.deploy.latency.worker, ai_edge_litert.interpreter;"
+        "others = {'tensorflow', 'keras', 'bignas_tf.deploy.latency.host'};"
+        "sys.exit(bool(others & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0  # noqa: S603 - our code
 
@@ -193,7 +196,7 @@ def stuck(float_file, tmp_path, monkeypatch):
     """A file whose process a signal hits before its second round; another is as it was."""
     path = tmp_path / "stuck.tflite"
     shutil.copyfile(float_file, path)
-    round_of = latency_process.Worker.round
+    round_of = process.Worker.round
 
     def hit(worker, warmup, runs):
         if worker.path == str(path) and worker.nanoseconds:
@@ -202,7 +205,7 @@ def stuck(float_file, tmp_path, monkeypatch):
             worker.process.send_signal(hit.by)
         round_of(worker, warmup, runs)
 
-    monkeypatch.setattr(latency_process.Worker, "round", hit)
+    monkeypatch.setattr(process.Worker, "round", hit)
     return path, hit
 
 

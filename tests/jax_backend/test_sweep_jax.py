@@ -7,7 +7,7 @@ import pytest
 from run_case import RECIPE
 
 from bignas_tf import cli
-from bignas_tf.sweep_plan import PlannedRun, SweepPlan, check_plan
+from bignas_tf.sweep.plan import PlannedRun, SweepPlan, check_plan
 from bignas_tf.training import logs, recipe
 
 # Four steps: two calls of a program, which compiles faster without random children.

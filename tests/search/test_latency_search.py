@@ -156,7 +156,7 @@ def test_a_search_under_latency_finds_children_that_meet_it(table, tmp_path):
 def test_a_device_instead_of_a_table_is_measured_first_into_the_runs_folder(
     table, tmp_path, monkeypatch
 ):
-    from bignas_tf.deploy import block_latency
+    from bignas_tf.deploy.block_latency import host
 
     asked = []
 
@@ -164,7 +164,7 @@ def test_a_device_instead_of_a_table_is_measured_first_into_the_runs_folder(
         asked.append((plan.space, plan.resolutions, plan.quantization, plan.threads, output))
         return table
 
-    monkeypatch.setattr(block_latency, "measure_table", measure_table)
+    monkeypatch.setattr(host, "measure_table", measure_table)
     options = {"device": "host", "quantization": "int8", "latency_threads": 2, "fine_rounds": 0}
     (chosen,) = Run().search(tmp_path, budget="latency_ms:0.3+mmacs:0.2", **options)
     assert asked == [(SPACE, None, "int8", 2, tmp_path / "latency_table.json")]
@@ -178,7 +178,7 @@ def test_a_device_instead_of_a_table_is_measured_first_into_the_runs_folder(
 def test_a_run_without_held_out_images_is_refused_before_latency_is_measured(
     tmp_path, monkeypatch, evaluator
 ):
-    monkeypatch.setattr("bignas_tf.deploy.block_latency.measure_table", None)  # it would fail
+    monkeypatch.setattr("bignas_tf.deploy.block_latency.host.measure_table", None)  # it would fail
     trained = Run().trained
     trained.recipe = types.SimpleNamespace(held_out=0)
     data, options = (

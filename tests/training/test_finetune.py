@@ -9,8 +9,8 @@ from bignas_tf.blocks import ConvBlock, HeadBlock
 from bignas_tf.child import build_child
 from bignas_tf.data import AugmentationPolicy, Split
 from bignas_tf.data.batches import BatchPlan
-from bignas_tf.deploy.finetuned import finetunable
-from bignas_tf.deploy.folded import folded_weights
+from bignas_tf.deploy.finetuning.finetuned import finetunable
+from bignas_tf.deploy.finetuning.folded import folded_weights
 from bignas_tf.files import FolderInUse, only_writer
 from bignas_tf.spec import NetworkSpec
 from bignas_tf.training.checkpoints import CheckpointError, read_checkpoint

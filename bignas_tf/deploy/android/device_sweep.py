@@ -19,7 +19,7 @@ from bignas_tf.deploy.android.output import TIMED, Outcome, outcome
 from bignas_tf.deploy.android.plan import Plan, Pushed
 from bignas_tf.deploy.android.progress import Progress
 from bignas_tf.deploy.android.results import COLUMNS, Results, key_of
-from bignas_tf.deploy.op_profile import parse_profile, write_profile
+from bignas_tf.deploy.latency.operator_times import parse_profile, write_profile
 
 _FOLDER = "/data/local/tmp"  # the only one where a program may be put and run
 _CLEANING = 20.0  # seconds

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bignas_tf.deploy.interpreter import load_interpreter
-from bignas_tf.deploy.latency_worker import timed
-from bignas_tf.deploy.timing_orders import peak_rss_mb, random_input
+from bignas_tf.deploy.latency.orders import peak_rss_mb, random_input
+from bignas_tf.deploy.latency.worker import timed
 
 USAGE = "usage: benchmark_model <flags>\nFlags:\n" + "".join(
     f"\t--{name}=\t\toptional\t\n"
@@ -64,7 +64,7 @@ def main(*arguments):
         peak = peak_rss_mb()
         print(f"Overall peak memory footprint (MB) via periodic monitoring: {peak:.4f}")
     if flags.get("enable_op_profiling") == "true":
-        from bignas_tf.deploy.latency_profiler import profile
+        from bignas_tf.deploy.latency.profiler import profile
 
         found = profile(flags["graph"], threads, "xnnpack" if fast else "none", 3, 20)
         print(PROFILE)

@@ -2,7 +2,7 @@ import pytest
 
 from bignas_tf.deploy.android.output import Delegation, outcome, read_delegation, read_figures
 from bignas_tf.deploy.android.tool import Configuration, command, known_flags
-from bignas_tf.deploy.op_profile import by_kind, parse_profile
+from bignas_tf.deploy.latency.operator_times import by_kind, parse_profile
 
 # Lines of the tools of several years; numbers are made up.
 OLDEST = """STARTING!

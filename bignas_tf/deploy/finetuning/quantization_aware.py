@@ -15,9 +15,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from bignas_tf.deploy.folded import FoldingFactory, Weights, folds
+from bignas_tf.deploy.finetuning.folded import FoldingFactory, Weights, folds
+from bignas_tf.deploy.finetuning.tfmot import Finetunable, build_wrapped, nothing, tf_keras, tfmot
 from bignas_tf.deploy.preprocessing import BYTES
-from bignas_tf.deploy.tfmot import Finetunable, build_wrapped, nothing, tf_keras, tfmot
 from bignas_tf.ops import (
     Activation,
     Add,

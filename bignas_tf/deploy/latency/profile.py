@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bignas_tf.deploy.latency_process import answer_of
-from bignas_tf.deploy.op_profile import Operator, by_kind, write_profile
+from bignas_tf.deploy.latency.operator_times import Operator, by_kind, write_profile
+from bignas_tf.deploy.latency.process import answer_of
 
 _SECONDS = 600.0  # a file whose profile takes longer hangs
 _KINDS = 8  # lines of the printed summary
@@ -62,7 +62,7 @@ def profile(
             raise ValueError(f"`{name}` must be at least {least}. Received: {value}")
     path = os.fspath(path)
     arguments = (path, threads, delegate, warmup, runs)
-    found = answer_of("latency_profiler", f"profiling {path}", *arguments, seconds=_SECONDS)
+    found = answer_of("latency.profiler", f"profiling {path}", *arguments, seconds=_SECONDS)
     operators = tuple(Operator(*fields) for fields in found["operators"])
     return Profile(path, operators, found["total_ms"])
 

@@ -1,4 +1,4 @@
-"""Sweeps: runs of several variants and seeds one after the other, into one CSV."""
+"""The runs of a sweep, one after the other: trained, measured and written down."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from bignas_tf.intervals import wilson_interval
 from bignas_tf.machine import device
 from bignas_tf.masked_evaluation import child_evaluator
 from bignas_tf.search.run_search import search_run
-from bignas_tf.sweep_plan import PlannedRun, SweepPlan, check_plan
-from bignas_tf.sweep_results import FINISHED, RESULTS, Results, Row, RunFile
+from bignas_tf.sweep.plan import PlannedRun, SweepPlan, check_plan
+from bignas_tf.sweep.results import FINISHED, RESULTS, Results, Row, RunFile
 from bignas_tf.training.loop import NonFiniteLossError
 from bignas_tf.training.recipe import Recipe
 from bignas_tf.training.state import load_trained

@@ -13,7 +13,7 @@ from typing import Any
 from bignas_tf.checks import require
 from bignas_tf.deploy.android.output import TIMED
 from bignas_tf.deploy.android.results import COLUMNS
-from bignas_tf.deploy.block_files import BLOCK, NETWORK, OVERHEAD, read_index
+from bignas_tf.deploy.block_latency.files import BLOCK, NETWORK, OVERHEAD, read_index
 from bignas_tf.latency_table import BlockTime, LatencyTable, NetworkTime
 from bignas_tf.spec import NetworkSpec
 

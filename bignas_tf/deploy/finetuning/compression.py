@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.checks import require
-from bignas_tf.deploy.folded import FoldingFactory, Weights
-from bignas_tf.deploy.tfmot import (
+from bignas_tf.deploy.finetuning.folded import FoldingFactory, Weights
+from bignas_tf.deploy.finetuning.tfmot import (
     Finetunable,
     build_wrapped,
     kernels_and_biases,

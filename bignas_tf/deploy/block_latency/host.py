@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bignas_tf import cost
 from bignas_tf.checks import require, require_int
-from bignas_tf.deploy.block_files import (
+from bignas_tf.deploy.block_latency.files import (
     BLOCK,
     NETWORK,
     OVERHEAD,
@@ -23,9 +23,9 @@ from bignas_tf.deploy.block_files import (
     timed_networks,
     write_files,
 )
-from bignas_tf.deploy.latency import host_conditions
-from bignas_tf.deploy.latency_process import started
-from bignas_tf.deploy.latency_spread import relative_spread
+from bignas_tf.deploy.latency.host import host_conditions
+from bignas_tf.deploy.latency.process import started
+from bignas_tf.deploy.latency.spread import relative_spread
 from bignas_tf.files import check_output
 from bignas_tf.latency_table import (
     BlockTime,
@@ -267,7 +267,7 @@ def timed_files(folder: Path, threads: int) -> dict[str, np.ndarray]:
         RuntimeError: if the process dies.
     """
     names = sorted(path.name for path in folder.glob("*.tflite"))
-    with started(os.fspath(folder), threads, "xnnpack", "block_worker") as worker:
+    with started(os.fspath(folder), threads, "xnnpack", "block_latency.worker") as worker:
         for _ in range(ROUNDS):
             worker.round(WARMUP, RUNS)
         times = np.reshape(worker.nanoseconds, (ROUNDS, len(names), RUNS)) / 1e6

@@ -1,6 +1,6 @@
-"""Times one TFLite file in a process of its own, on orders from `bignas_tf.deploy.latency`.
+"""Times one TFLite file in a process of its own, on orders from `host`.
 
-Run as `python -m bignas_tf.deploy.latency_worker FILE THREADS DELEGATE`. Imports neither
+Run as `python -m bignas_tf.deploy.latency.worker FILE THREADS DELEGATE`. Imports neither
 TensorFlow nor Keras: they would cost seconds and count as the model's memory.
 """
 
@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from bignas_tf.deploy.interpreter import delegated_parts, load_interpreter
-from bignas_tf.deploy.timing_orders import random_input, serve
+from bignas_tf.deploy.latency.orders import random_input, serve
 
 
 def timed(interpreter: Any, warmup: int, runs: int) -> list[int]:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from bignas_tf.data import Split
-from bignas_tf.deploy.converter import through_constants
-from bignas_tf.deploy.file_weights import read_file_weights
-from bignas_tf.deploy.folded import Weights, build_folded
+from bignas_tf.deploy.conversion.converter import through_constants
+from bignas_tf.deploy.conversion.saved_model import INPUT, OUTPUT
+from bignas_tf.deploy.finetuning.file_weights import read_file_weights
+from bignas_tf.deploy.finetuning.folded import Weights, build_folded
 from bignas_tf.deploy.formats import TFLITE, check_pair
 from bignas_tf.deploy.interpreter import load_interpreter, predict
 from bignas_tf.deploy.preprocessing import BYTES, INSIDE, OUTSIDE, in_range, placed, range_of
 from bignas_tf.deploy.quiet import captured_stderr
-from bignas_tf.deploy.saved_model import INPUT, OUTPUT
 from bignas_tf.deploy.schemes import SCHEMES, Quantization
 from bignas_tf.deploy.sidecar import sidecar_path
 from bignas_tf.deploy.tflite import Conversion, convert
@@ -35,18 +35,18 @@ def finetunable(settings: FinetuneSettings, spec: NetworkSpec, weights: Weights,
     Args:
         settings: with the technique.
         spec: the network.
-        weights: of `bignas_tf.deploy.folded.folded_weights`.
+        weights: of `bignas_tf.deploy.finetuning.folded.folded_weights`.
         steps: of the whole finetuning.
 
     Returns:
-        A `bignas_tf.deploy.tfmot.Finetunable`.
+        A `bignas_tf.deploy.finetuning.tfmot.Finetunable`.
 
     Raises:
         ImportError: without TFMOT; says what to install.
         ValueError: for a network that tf_keras cannot compute.
     """
     with captured_stderr():
-        from bignas_tf.deploy import compression, quantization_aware
+        from bignas_tf.deploy.finetuning import compression, quantization_aware
 
         if settings.technique == "quantize":
             return quantization_aware.quantized(spec, weights)
@@ -194,6 +194,6 @@ def _placed(
         return placed(build_folded(spec, network.weights()), {}, preprocessing)
     if preprocessing != INSIDE:
         return network.model, {"input_range": [-1.0, 1.0], "preprocessing": OUTSIDE}
-    from bignas_tf.deploy.quantization_aware import of_pixels
+    from bignas_tf.deploy.finetuning.quantization_aware import of_pixels
 
     return of_pixels(network.model), {"input_range": list(BYTES), "preprocessing": INSIDE}

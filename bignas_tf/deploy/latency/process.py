@@ -21,7 +21,7 @@ class Worker:
 
     Args:
         path: str, the `.tflite` file or the folder.
-        process: `latency_worker` or another that serves `timing_orders`, its pipes open.
+        process: `worker` or another that serves `orders`, its pipes open.
         log: what its stderr goes to.
         limit: float, seconds that loading the file, or a round, may take.
     """
@@ -79,16 +79,16 @@ def started(
     path: str,
     threads: int,
     delegate: str,
-    module: str = "latency_worker",
+    module: str = "latency.worker",
     limit: float = LIMIT,
 ) -> Iterator[Worker]:
     """A `Worker` that is stopped on leaving.
 
     Args:
-        path: str, the `.tflite` file, or the folder of `block_worker`.
+        path: str, the `.tflite` file, or the folder of `block_latency.worker`.
         threads: int, at least 1.
         delegate: `"xnnpack"` or `"none"`.
-        module: `"latency_worker"` or `"block_worker"`.
+        module: `"latency.worker"` or `"block_latency.worker"`.
         limit: float, seconds that loading the file, or a round, may take.
 
     Yields:
@@ -123,7 +123,7 @@ def answer_of(module: str, subject: str, *arguments: object, seconds: float) -> 
     """What one of our modules prints as JSON when run to its end in a process of its own.
 
     Args:
-        module: its name in this package.
+        module: its name in `bignas_tf.deploy`.
         subject: what it does, for errors.
         arguments: of its command line.
         seconds: float, how long it may take.
@@ -157,11 +157,11 @@ def _failure(subject: str, status: int, words: str) -> Exception:
 
 
 def _command(module: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", f"{__package__}.{module}", *map(str, arguments)]
+    return [sys.executable, "-m", f"bignas_tf.deploy.{module}", *map(str, arguments)]
 
 
 def _environment() -> dict[str, str]:
     """Lets the process find this package, also from a checkout that is not installed."""
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bignas_tf.deploy.conversion.saved_model import INPUT, OUTPUT
 from bignas_tf.deploy.quiet import captured_stderr
-from bignas_tf.deploy.saved_model import INPUT, OUTPUT
 from bignas_tf.deploy.schemes import Scheme
 
 # From a model to a `tf.lite.TFLiteConverter` that has not been configured yet.

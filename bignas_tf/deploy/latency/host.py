@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bignas_tf.deploy.latency_process import LIMIT, Worker, started
-from bignas_tf.deploy.latency_spread import LEAST_ROUNDS, relative_spread
+from bignas_tf.deploy.latency.process import LIMIT, Worker, started
+from bignas_tf.deploy.latency.spread import LEAST_ROUNDS, relative_spread
 from bignas_tf.files import check_output, staged
 from bignas_tf.machine import cpu_model
 
@@ -48,7 +48,7 @@ class Latency:
         file_bytes: int.
         sha256: str, hexadecimal hash of the file.
         spread: float, half the width of the 95 % interval of the rounds' median, relative
-            to it (`latency_spread`), a little too small where the rounds went on until it
+            to it (`relative_spread`), a little too small where the rounds went on until it
             was small; None for too few rounds to tell.
         steady: bool, whether `spread` got as small as was asked for; None if nothing was.
         round_medians_ms: tuple of float, milliseconds of each round. Rounds of files that

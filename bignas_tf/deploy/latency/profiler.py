@@ -1,6 +1,6 @@
 """Profiles one TFLite file with LiteRT's own profiler, in a process of its own.
 
-Run as `python -m bignas_tf.deploy.latency_profiler FILE THREADS DELEGATE WARMUP RUNS`; prints
+Run as `python -m bignas_tf.deploy.latency.profiler FILE THREADS DELEGATE WARMUP RUNS`; prints
 one JSON object. LiteRT's Python classes cannot switch the profiler on (2.3), its C functions
 can, so they are called directly. Imports neither TensorFlow nor Keras.
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bignas_tf.deploy.interpreter import load_interpreter
-from bignas_tf.deploy.op_profile import parse_profile
-from bignas_tf.deploy.timing_orders import random_input
+from bignas_tf.deploy.latency.operator_times import parse_profile
+from bignas_tf.deploy.latency.orders import random_input
 
 _CPU = 1  # LiteRtHwAccelerators
 _WRITE = 1  # LiteRtTensorBufferLockMode

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bignas_tf.child import walk
-from bignas_tf.deploy.folded import FoldingFactory, Weights
+from bignas_tf.deploy.finetuning.folded import FoldingFactory, Weights
 from bignas_tf.ops import INPUT
 from bignas_tf.optional import installing
 from bignas_tf.spec import NetworkSpec
@@ -57,7 +57,7 @@ def build_wrapped(
 
     Args:
         spec: the network.
-        weights: of `bignas_tf.deploy.folded.folded_weights`.
+        weights: of `bignas_tf.deploy.finetuning.folded.folded_weights`.
         factory: class that makes the layers.
         first: called on the images, if given.
         options: of the factory.

@@ -1,9 +1,9 @@
-"""Times the TFLite files of a folder in turns, in one process, on orders from `block_latency`.
+"""Times the TFLite files of a folder in turns, in one process, on orders from `host`.
 
-Run as `python -m bignas_tf.deploy.block_worker FOLDER THREADS DELEGATE`; the protocol is that
-of `timing_orders`. In a network a block finds its input in the cache, fresh from the block
-before, and its weights wherever the other blocks have left them. So do files that take turns
-in one process, each with its input written just before.
+Run as `python -m bignas_tf.deploy.block_latency.worker FOLDER THREADS DELEGATE`; the protocol
+is that of `latency.orders`. In a network a block finds its input in the cache, fresh from the
+block before, and its weights wherever the other blocks have left them. So do files that take
+turns in one process, each with its input written just before.
 
 With one thread the clock is the thread's own CPU time: what other processes take does not
 count, which stretches a whole network, that is interrupted, more than a block, that is not.
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bignas_tf.deploy.interpreter import delegated_parts, load_interpreter
-from bignas_tf.deploy.timing_orders import random_input, serve
+from bignas_tf.deploy.latency.orders import random_input, serve
 
 
 class Turns:

@@ -86,7 +86,7 @@ def content(spec: NetworkSpec, quantization: str, seed: int) -> bytes:
     import keras
 
     from bignas_tf.child import build_child
-    from bignas_tf.deploy.converter import flatbuffer
+    from bignas_tf.deploy.conversion.converter import flatbuffer
 
     model = build_child(spec, seed=seed)
     for layer in model.layers:

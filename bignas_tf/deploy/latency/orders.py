@@ -1,4 +1,4 @@
-"""What the processes that time TFLite files share: they answer orders of `latency_process`.
+"""What the processes that time TFLite files share: they answer orders of `process`.
 
 A process loads what its arguments name and says so in one line. Then it reads one JSON object
 per line, `{"warmup": 5, "runs": 20}`, and answers each with one line.

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bignas_tf.deploy.converter import ConversionError
+from bignas_tf.deploy.conversion.converter import ConversionError
+from bignas_tf.deploy.conversion.saved_model import SIGNATURE, write_saved_model
 from bignas_tf.deploy.quiet import captured_stderr
-from bignas_tf.deploy.saved_model import SIGNATURE, write_saved_model
 from bignas_tf.optional import require_package
 
 OPSET = 18  # ONNX Runtime reads it since 1.14

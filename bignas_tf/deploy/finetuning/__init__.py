@@ -1,0 +1,1 @@
+"""Networks finetuned for their file: rounded, pruned or clustered in training, by TFMOT."""
