@@ -84,8 +84,9 @@ def converted_metadata(monkeypatch, model):
 
 def test_a_zoo_model_is_checked_on_bytes_and_its_json_says_so(make_model, monkeypatch):
     from bignas_tf import zoo
+    from bignas_tf.zoo import models
 
-    monkeypatch.setattr(zoo.models, "build_model", lambda *_, **__: make_model((32, 32, 3)))
+    monkeypatch.setattr(models, "build_model", lambda *_, **__: make_model((32, 32, 3)))
     described, images = converted_metadata(monkeypatch, "BigNASModel_S")
     preset = zoo.get_preset("bignasmodel_s")
     assert described["input_range"] == preset["input_range"] == [0, 255]

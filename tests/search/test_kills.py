@@ -8,6 +8,7 @@ import functools
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -37,6 +38,11 @@ def lines(path):
 def unbroken(tmp_path_factory):
     """The files of a search in one process that nothing interrupts."""
     folder = tmp_path_factory.mktemp("unbroken")
+    search(folder)
+    return contents(folder)
+
+
+def search(folder):
     select(
         tabular_process.SPACE,
         TabularEvaluator(noisy),
@@ -45,7 +51,6 @@ def unbroken(tmp_path_factory):
         folder=folder,
         progress=False,
     )
-    return contents(folder)
 
 
 @contextlib.contextmanager
@@ -92,6 +97,17 @@ def test_one_process_killed_at_random_goes_on_as_if_it_had_not(tmp_path, unbroke
     begun = collections.Counter(lines(log))
     assert len(begun) == whole
     assert begun.total() <= whole + kills
+
+
+def test_files_that_a_kill_left_half_written_are_gone_at_the_end(tmp_path, unbroken):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:  # noqa: S603 - our own code
+        pass
+    (tmp_path / "selected").mkdir()
+    for name in ("front.csv", "state.json", "selected/mmacs_0.1.json"):
+        path = tmp_path / name
+        path.with_name(f".{path.name}.{dead.pid}.tmp").write_bytes(b"ha")
+    search(tmp_path)
+    assert contents(tmp_path) == unbroken
 
 
 @contextlib.contextmanager

@@ -242,17 +242,6 @@ def test_a_finished_search_is_read_back_without_an_evaluation(tmp_path, make):
     assert contents(tmp_path) == before
 
 
-def test_files_that_a_kill_left_half_written_are_gone_at_the_end(tmp_path, unbroken):
-    with subprocess.Popen([sys.executable, "-c", ""]) as dead:  # noqa: S603 - our own code
-        pass
-    (tmp_path / "selected").mkdir()
-    for name in ("front.csv", "state.json", "selected/mmacs_0.1.json"):
-        path = tmp_path / name
-        path.with_name(f".{path.name}.{dead.pid}.tmp").write_bytes(b"ha")
-    search(tmp_path)
-    assert contents(tmp_path) == unbroken(STRATEGIES["coarse_to_fine"])[1]
-
-
 def test_points_that_the_state_counts_but_the_file_lost_are_evaluated_again(tmp_path):
     expected = search(tmp_path)
     count = len(points(tmp_path))
