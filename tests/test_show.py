@@ -9,11 +9,14 @@ import sys
 import pytest
 
 from bignas_tf.commands import show
+from bignas_tf.commands.train import overrides
 from bignas_tf.cost import count
 from bignas_tf.spaces import get_space
+from bignas_tf.training.recipe import get_recipe, recipe_names
 from bignas_tf.zoo import get_spec
 
 SPACE = get_space("digits")
+RECIPES = {name: get_recipe(name).to_json() for name in recipe_names()}
 
 
 @pytest.fixture
@@ -94,6 +97,22 @@ def test_without_a_network_spaces_and_recipes_are_listed(shown):
     assert "digits" in text and "bignas train --recipe" in text
     smallest = count(SPACE.smallest().spec())
     assert f"smallest: {smallest.mmacs:.2f} MMACs" in shown("--space=digits")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_fields_of_a_recipe_are_shown_as_training_sets_them(shown, name):
+    head, *lines = shown(f"--recipe={name}").splitlines()
+    assert head.startswith(f"{name} (")
+    assert overrides([line.strip() for line in lines]) | {"name": name} == RECIPES[name]
+
+
+def test_a_recipe_is_shown_alone_and_by_its_name(shown):
+    with pytest.raises(ValueError, match="`recipe` must be one of cifar10, .*Received: 'photo'"):
+        shown("--recipe=photo")
+    with pytest.raises(ValueError, match="`space` must be left out with `recipe`. Rec.*'cifar'"):
+        shown("--recipe=photos", "--space=cifar")
+    with pytest.raises(ValueError, match="`network` must be left out with `recipe`. .*'biggest'"):
+        shown("--recipe=photos", "biggest")
 
 
 def test_what_is_no_network_is_refused(shown):

@@ -6,6 +6,7 @@ selection (select/selected/NAME.json) or of a network alone, or, with --space, "
 
 Examples:
   bignas show
+  bignas show --recipe=photos
   bignas show --space=cifar
   bignas show --space=bignas smallest --resolution=224
   bignas show runs/cifar10/select/selected/s.json
@@ -15,6 +16,7 @@ Examples:
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from typing import Any
 def add_arguments(parser: Any) -> None:
     """Adds the command's arguments."""
     parser.add_argument("network", nargs="?", metavar="NETWORK", help="what to count")
+    parser.add_argument(
+        "--recipe", help="a recipe's fields, as --set of `bignas train` changes them (alone)"
+    )
     parser.add_argument("--space", help="a space; with NETWORK one network of it")
     parser.add_argument("--resolution", type=int, help="pixels, instead of the network's own")
     parser.add_argument(
@@ -40,6 +45,9 @@ def main(arguments: Any) -> None:
                 f"`network` must be given with `{option}`. "
                 f"Received: only {getattr(arguments, option)}"
             )
+    if arguments.recipe is not None:
+        _show_recipe(arguments)
+        return
     if arguments.space is None:
         if arguments.network:
             _show(_spec(arguments.network), arguments)
@@ -61,6 +69,21 @@ def main(arguments: Any) -> None:
             f"  {name}: {counted.mmacs:.2f} MMACs, {counted.params_m:.3f} M parameters at "
             f"{genotype['resolution']} px"
         )
+
+
+def _show_recipe(arguments: Any) -> None:
+    """Prints a recipe's fields, a line each."""
+    from bignas_tf.checks import require
+    from bignas_tf.training.recipe import get_recipe
+
+    for option in ("network", "space"):
+        given = getattr(arguments, option)
+        require(given is None, option, "left out with `recipe`", given)
+    fields = get_recipe(arguments.recipe).to_json()
+    del fields["name"]
+    print(f"{arguments.recipe} (bignas train --recipe={arguments.recipe} --set=FIELD=JSON):")
+    for name, value in fields.items():
+        print(f"  {name}={json.dumps(value)}")
 
 
 def _show(spec: Any, arguments: Any) -> None:
@@ -95,7 +118,7 @@ def _list() -> None:
     from bignas_tf.training.recipe import get_recipe, recipe_names
 
     print("spaces (bignas show --space=NAME):", ", ".join(SPACES))
-    print("recipes (bignas train --recipe=NAME):")
+    print("recipes (bignas train --recipe=NAME; bignas show --recipe=NAME):")
     for name in recipe_names():
         recipe = get_recipe(name)
         print(
