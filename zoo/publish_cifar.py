@@ -29,7 +29,7 @@ from bignas_tf import zoo
 model, side = zoo.get_model("bignascifar_xl", weights="cifar10")
 labels = zoo.get_preset("bignascifar_xl")["labels"]
 
-picture = Image.open("picture.jpg").convert("RGB")
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")  # upright
 picture = ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)  # its centre square
 scores = model.predict(np.asarray(picture, "float32")[None], verbose=0)
 for label, score in zoo.decode_predictions(scores, top=3, labels=labels)[0]:

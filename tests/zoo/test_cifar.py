@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from commands_fixture import WARNINGS, done, read
-from PIL import Image
+from PIL import ExifTags, Image
 
 from bignas_tf import zoo
 from bignas_tf.zoo.trained import list_supernets
@@ -57,7 +57,9 @@ def test_the_code_of_the_card_names_the_classes_of_a_picture(built, tmp_path, mo
     (code,) = re.findall(r"```python\n(.*?)```", CARD.read_text(), re.DOTALL)
     assert code in (CARD.parents[1] / "publish_cifar.py").read_text()  # which writes the card
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    sideways = Image.Exif()
+    sideways[ExifTags.Base.Orientation] = 6  # a quarter turn clockwise is to be made
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "picture.png", exif=sideways)
     monkeypatch.chdir(tmp_path)
     exec(code.replace("picture.jpg", "picture.png"), {})  # noqa: S102 - our own documentation
     scores = np.array(built("bignascifar_xl")(pixels[None, :, 8:40].astype("float32")))[0]
