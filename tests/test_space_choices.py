@@ -166,10 +166,10 @@ def test_a_space_of_one_network_has_no_mutation():
         ("mobile", (160, 160, 3), 1000, (13_248_352, 755_156), (96_399_744, 1_662_384)),
     ],
 )
-def test_a_space_has_the_images_classes_and_bounds_of_the_docs(
+def test_a_space_that_no_paper_has_keeps_its_images_classes_and_costs(
     name, shape, classes, smallest, biggest
 ):
-    """MACs and parameters as counted on the layers of the Keras models that were built of them."""
+    # MACs and parameters of the layers of the Keras models that were built of them.
     space = get_space(name)
     spec = space.biggest().spec()
     assert (spec.input_shape, spec.classes) == (shape, classes)
@@ -239,10 +239,10 @@ def test_a_class_whose_name_is_taken_is_not_registered(registry):
     assert "other" not in catalog.SPACES
 
 
-PLAIN_CLASS = type("Bare", (Space,), {"genes": (), "spec": None, "all_ops_spec": None})
+BARE = type("Bare", (Space,), {"genes": (), "spec": None, "all_ops_spec": None})
 
 
-@pytest.mark.parametrize("bad", ["digits", Stage(**STAGE), PLAIN_CLASS()])
+@pytest.mark.parametrize("bad", ["digits", Stage(**STAGE), BARE()])
 def test_only_spaces_that_are_dataclasses_are_registered(registry, bad):
     with pytest.raises(ValueError, match=r"^`space` must be an instance .*: ('|Stage|<.*Bare)"):
         register_space(bad)
