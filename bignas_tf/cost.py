@@ -172,7 +172,7 @@ def _walk(ops: Sequence[Op], input_shape: Shape) -> Iterator[tuple[Op, int, int,
     shapes = {INPUT: input_shape}
     sizes = {INPUT: FLOAT32_BYTES * math.prod(input_shape)}
     last = last_uses(ops)
-    live = sizes[INPUT] if INPUT in last else 0
+    live = sizes[INPUT]  # the first op can read nothing else
     for index, op in enumerate(ops):
         shape = output_shape(op, [shapes[name] for name in op.inputs])
         size = FLOAT32_BYTES * math.prod(shape)
