@@ -219,9 +219,9 @@ def test_impossible_fields_of_networks_are_refused_by_name(field, bad):
 
 @pytest.mark.parametrize("bad", [None, 3, "conv", [], {}, {"name": "a"}, {"type": ["conv"]}])
 def test_a_block_of_no_known_type_is_refused(bad):
-    with pytest.raises(ValueError, match=r"(block|`type`) must be .*Received: "):
+    with pytest.raises(ValueError, match=r"(block|`type`) must be (?!None).*Received: "):
         Block.from_json(bad)
-    with pytest.raises(ValueError, match=r"(block|`type`) must be .*Received: "):
+    with pytest.raises(ValueError, match=r"(block|`type`) must be (?!None).*Received: "):
         NetworkSpec.from_json({"input_shape": [8, 8, 3], "classes": 2, "blocks": [bad]})
 
 
@@ -294,7 +294,7 @@ BAD_WIRING = {
 @pytest.mark.parametrize("case", BAD_WIRING)
 def test_blocks_that_do_not_fit_are_refused_by_name(case):
     argument, build = BAD_WIRING[case]
-    with pytest.raises(ValueError, match=rf"^`{argument}` must be .*Received: .+"):
+    with pytest.raises(ValueError, match=rf"^`{argument}` must be (?!None).*Received: .+"):
         build()
 
 
@@ -311,9 +311,9 @@ def test_a_block_that_writes_no_ops_is_no_network():
             return inputs[0]
 
     assert network(STEM, Nothing(name="same"), HEAD).ops() == network(STEM, HEAD).ops()
-    with pytest.raises(ValueError, match=r"^`blocks` must be .*Received: 'input'"):
+    with pytest.raises(ValueError, match=r"^`blocks` must be (?!None).*Received: 'input'"):
         network(Nothing(name="same"))
-    with pytest.raises(ValueError, match=r"^`blocks` must be .*Received: 'input'"):
+    with pytest.raises(ValueError, match=r"^`blocks` must be (?!None).*Received: 'input'"):
         network(STEM, Nothing(name="same", inputs=("input",)))
 
 
