@@ -285,7 +285,7 @@ LIBRARY, TESTS = f"bignas_tf/{NAME}", f"tests/{NAME}"
         (TESTS, "$(rootpath %s)", "$(rootpath x%s)", "of `args` is neither in its `srcs` nor"),
         (TESTS, 'path[:-len(".py")]', '"one"', "//tests:one is declared twice"),
         ("pyproject.toml", '"moocore>=0.2"', '"moocore>=9"', f"{LOCK}: moocore must be >=9"),
-        (LOCK, "\npillow==", "\nwillow==", f"{LOCK}: pillow must be >=10. Received: none"),
+        (LOCK, "\npillow==", "\nwillow==", f"{LOCK}: pillow must be >=11. Received: none"),
     ],
 )
 def test_what_is_missing_or_wrong_is_found(file, old, new, found, tree):

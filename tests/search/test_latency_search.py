@@ -245,7 +245,7 @@ def test_show_adds_milliseconds_of_each_block(table, tmp_path, capsys):
     path = tmp_path / "table.json"
     table_of([block for block in every if block.key != stem.key]).write(path)
     arguments = types.SimpleNamespace(
-        space="digits", network="smallest", resolution=None, latency_table=str(path)
+        recipe=None, space="digits", network="smallest", resolution=None, latency_table=str(path)
     )
     show.main(arguments)
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
