@@ -39,15 +39,17 @@ features = tfds.features.FeaturesDict(
 splits = []
 for split in ('train', 'test'):
     files = sorted(pathlib.Path('images', split).glob('*/*.png'))
-    name = tfds.core.ShardedFileTemplate(
-        folder, 'shapes', 'tfrecord', split).sharded_filepath(shard_index=0, num_shards=1)
+    template = tfds.core.ShardedFileTemplate(
+        folder, dataset_name='shapes', split=split, filetype_suffix='tfrecord')
+    name = template.sharded_filepath(shard_index=0, num_shards=1)
     with tf.io.TFRecordWriter(str(name)) as writer:
         for file in files:
             example = {'image': str(file), 'label': file.parent.name}
             writer.write(features.serialize_example(features.encode_example(example)))
     splits.append(tfds.core.SplitInfo(name=split, shard_lengths=[len(files)], num_bytes=0,
-        filename_template=tfds.core.ShardedFileTemplate(folder, 'shapes', 'tfrecord', split)))
-tfds.folder_dataset.write_metadata(data_dir=folder, features=features, split_infos=splits)"
+                                      filename_template=template))
+tfds.folder_dataset.write_metadata(data_dir=folder, features=features, split_infos=splits,
+                                   supervised_keys=('image', 'label'))"
 """
 # What each is there for: commands, and the files that they leave.
 CASES = {
