@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -127,6 +128,15 @@ def test_a_profile_names_the_operators_that_ran_and_tells_their_times(float_file
     fast = profile(float_file, runs=20)
     assert any("Conv" in operator.kind for operator in fast.operators)
     assert "operators" in summary(fast)
+
+
+def test_the_operators_of_all_runs_take_no_longer_than_these_runs(float_file):
+    model = profiler._Model(str(float_file), threads=1, delegate="none")
+    model.invoke()
+    start = time.perf_counter()
+    said = model.profiled(runs=20)
+    milliseconds = (time.perf_counter() - start) * 1e3  # of a busy machine too
+    assert 0 < 20 * sum(operator.ms for operator in profiler.parse_profile(said)) <= milliseconds
 
 
 def test_a_profile_refuses_what_it_cannot_run(float_file, tmp_path):
